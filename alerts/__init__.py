@@ -1,0 +1,18 @@
+"""The engine: what a signal means. Values and decisions; no I/O, no clock, no dice.
+
+The rooms, top to bottom; each may use those below it and none above:
+
+    payloads      a transition as bytes, per published format
+    routing       who hears of a transition
+    judgement     folds new samples of many series into findings and alerts
+    explanation   why, as data and as one plain sentence
+    lifecycle     machine B: an alert, its level, its state, its severity
+    findings      machine A: one rule on one series over time
+    detectors     rule + window -> reading
+    mechanisms    profiles: parties, levels, clocks, recommendations, rules; pure data
+    rules         standing questions asked of a series
+    catalogue     sectors, goods, indicators, event codes: what may be reported
+    signals       what partners report, as values in time order
+    signing       headers for bytes, keys and instant
+    retries       what an attempt means: the next step
+"""

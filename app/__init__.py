@@ -1,0 +1,20 @@
+"""The service: what happens. Doors call verbs, verbs ask the engine and the store, one window leads out.
+
+The rooms, top to bottom; each may use those below it and none above:
+
+    cli                        the command line
+    demo, bench                clients of a running service
+    main                       wiring
+    api, dashboard, scheduler  doors: who comes in, and when
+    access                     who is calling, and what that key may do
+    house                      what the doors share
+    ingest, deliver, subscribe verbs: accept signals, send what is owed, look after endpoints
+    evaluate                   verb: load, judge, write down
+    store                      all SQL, by noun
+    tables                     the tables, for the store alone
+    database, embedded         connections and transactions; a PostgreSQL of our own
+    outbound                   the only way out
+    seals                      what must not be readable in the database
+    documents                  the catalogue and the profiles, from YAML
+    settings, telemetry        what an operator decides; what an operator sees
+"""

@@ -1,0 +1,201 @@
+"""Load as partners make it: signals over HTTP/1.1, on connections that stay open.
+
+Written on bare asyncio: an HTTP client library costs more than the service it would measure, and
+shares the machine with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import cycle, islice
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from app.bench import workload
+from app.bench.lines import BenchFailed, quantile
+
+PATIENCE_SECONDS = 60
+_MOST_PER_SECOND = 60_000
+_MOST_REQUESTS_PER_SECOND = 12_000
+_CYCLE = 16
+
+
+class Wire(asyncio.Protocol):
+    """One connection; one request at a time."""
+
+    def __init__(self) -> None:
+        self._read = b""
+        self._needs = 0
+        self._head = 0
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the way to write."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells whoever waits."""
+        if self._answer is not None and not self._answer.done():
+            said = f"The connection was closed before an answer came ({exc or 'in order'})."
+            self._answer.set_exception(BenchFailed(said))
+
+    def data_received(self, data: bytes) -> None:
+        """Collects an answer; every answer must have a Content-Length."""
+        self._read += data
+        if not self._needs:
+            self._head = self._read.find(b"\r\n\r\n") + 4
+            if self._head < 4:
+                return
+            length = self._read[: self._head].lower().split(b"content-length:", 1)[1]
+            self._needs = self._head + int(length.split(b"\r\n", 1)[0])
+        if len(self._read) >= self._needs and self._answer is not None:
+            status = int(self._read[9:12])
+            self._answer.set_result((status, self._read[self._head : self._needs]))
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Sends a whole request and gives status and body."""
+        assert self._transport is not None
+        self._read, self._needs = b"", 0
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def close(self) -> None:
+        """Hangs up."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def connect(url: str) -> Wire:
+    """Opens a connection to the host of ``url``."""
+    where = urlsplit(url)
+    _, wire = await asyncio.get_running_loop().create_connection(Wire, where.hostname, where.port)
+    return wire
+
+
+def request(url: str, key: str, body: bytes) -> bytes:
+    """The bytes of a POST."""
+    where = urlsplit(url)
+    target = where.path + (f"?{where.query}" if where.query else "")
+    head = (
+        f"POST {target} HTTP/1.1\r\nhost: {where.netloc}\r\nauthorization: Bearer {key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def post(
+    *,
+    url: str,
+    key: str,
+    series: int,
+    start: str,
+    minute: int,
+    batch: int,
+    connections: int,
+    seconds: float,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Posts signals on several connections for a while; each connection reports series of its own.
+
+    Args:
+        url: the whole address to post to.
+        key: of a partner.
+        series: how many report.
+        start: the instant of minute 0.
+        minute: the first minute nobody has reported yet.
+        batch: signals in a request.
+        connections: how many send at the same time, each one request after the other.
+        seconds: how long no further request is begun after.
+        again: sends the same few bodies again and again, for who does not look at them.
+
+    Returns:
+        ``rate`` in signals a second, ``p50`` and ``p99`` of a request in milliseconds, and
+        ``minute``, the next one nobody has reported yet.
+
+    Raises:
+        BenchFailed: a signal was not accepted, so that there is nothing to measure.
+    """
+    keys = workload.series(series)
+    bodies = []
+    made = _CYCLE if again else _enough(batch, connections, seconds)
+    for number in range(connections):
+        own = range(number, series, connections)
+        source = workload.Bodies(keys, own, datetime.fromisoformat(start))
+        some = [request(url, key, body) for body in islice(source.batches(batch, minute), made)]
+        bodies.append(cycle(some) if again else iter(some))
+    wires = [await connect(url) for _ in range(connections)]
+    begun = time.perf_counter()
+    counted = await asyncio.gather(
+        *(
+            _send(wire, requests, batch, begun + seconds)
+            for wire, requests in zip(wires, bodies, strict=True)
+        )
+    )
+    ended = time.perf_counter()
+    for wire in wires:
+        wire.close()
+    took = [one for some in counted for one in some]
+    if not took:
+        raise BenchFailed("Not one request was answered.")
+    furthest = max(len(some) for some in counted) * batch // max(1, series // connections)
+    return {
+        "rate": len(took) * batch / (ended - begun),
+        "p50": quantile(took, 0.5) * 1000,
+        "p99": quantile(took, 0.99) * 1000,
+        "minute": minute + furthest + 1,
+    }
+
+
+def _enough(batch: int, connections: int, seconds: float) -> int:
+    """How many bodies a connection may need, made before the clock runs."""
+    most = min(_MOST_PER_SECOND / batch, _MOST_REQUESTS_PER_SECOND)
+    return int(most * max(seconds, 0.2) / connections) + 2
+
+
+async def _send(wire: Wire, requests: Iterator[bytes], batch: int, until: float) -> list[float]:
+    """How long each answer took, in seconds."""
+    took = []
+    accepted = b'{"accepted":%d,' % batch
+    for sent in requests:
+        begun = time.perf_counter()
+        if begun >= until:
+            break
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            status, answer = await wire.ask(sent)
+        took.append(time.perf_counter() - begun)
+        if status != 200 or not answer.startswith(accepted):
+            said = answer[:300].decode(errors="replace")
+            raise BenchFailed(f"Signals were not accepted: {status} {said}")
+    return took
+
+
+async def post_marks(
+    *, url: str, key: str, series: int, start: str, minute: int, first: int, count: int, pause: float
+) -> dict[str, Any]:
+    """Posts signals that each open an alert, one after the other with a pause between.
+
+    Returns:
+        ``begun``: by good and place, when its POST began, in nanoseconds of the monotonic clock;
+        ``acknowledged``: how long the answers took, in milliseconds.
+    """
+    keys = workload.series(series)[first : first + count]
+    when = workload.instant(datetime.fromisoformat(start), minute)
+    sent = [(f"{k.good}/{k.place}", request(url, key, workload.mark(k, when))) for k in keys]
+    wire = await connect(url)
+    begun, took = {}, []
+    for name, body in sent:
+        begun[name] = time.monotonic_ns()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            status, answer = await wire.ask(body)
+        took.append((time.monotonic_ns() - begun[name]) / 1e6)
+        if status != 200:
+            said = answer[:300].decode(errors="replace")
+            raise BenchFailed(f"A signal was not accepted: {status} {said}")
+        await asyncio.sleep(pause)
+    wire.close()
+    return {"begun": begun, "acknowledged": took}

@@ -1,0 +1,10 @@
+"""The operators' window: server-rendered pages that work without JavaScript and live with it.
+
+``pages`` has the routes and what each page is made of, ``session`` signing in and out, ``frame``
+templates, headers, files and pages about failures, ``plots`` what is drawn of a series, ``words``
+times, amounts and changes as people say them.
+"""
+
+from app.dashboard.pages import router
+
+__all__ = ["router"]

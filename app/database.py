@@ -1,0 +1,291 @@
+"""The database: connections, transactions, and migrations; no SQL of the domain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+from sqlalchemy import event, exc, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.settings import Unusable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy.engine import ExceptionContext
+
+Connection = AsyncConnection
+
+_MIGRATION_LOCK = 4_706_301_218_001
+_CONNECT_SECONDS = 5.0
+_READY_SECONDS = 2.0
+
+# By SQLSTATE class or code: these pass, and the same request may then succeed.
+_PASSING = (
+    "08",  # connection exceptions
+    "40",  # serialization failures, deadlocks
+    "53",  # insufficient resources: disk full, out of memory, too many connections
+    "57P",  # shut down by an operator, crashed, not accepting connections yet
+    "58030",  # input or output error
+    "25006",  # read only: this host is no longer the one that accepts writes
+    "55P03",  # a lock was not available in time
+)
+
+
+class DatabaseAway(Unusable):
+    """The database cannot be reached or cannot work now. Nothing was committed unless it died while
+    committing; every write of ours may be sent again.
+    """
+
+
+class SchemaBehind(Unusable):
+    """The schema of the database is not the one this version needs."""
+
+
+class Database:
+    """Pools of connections to one PostgreSQL. Nothing is opened before the first use.
+
+    ``url`` is as libpq writes it, with several hosts or a socket folder if need be. Ingest has
+    a pool of its own, one connection a lane, whose plans are made once.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10, ingest_lanes: int = 2) -> None:
+        self._url = url
+        self._engine = self._make_engine(pool_size, {})
+        self._ingest_engine = self._make_engine(
+            ingest_lanes, {"plan_cache_mode": "force_generic_plan"}
+        )
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Connection]:
+        """A transaction: commits when the block ends, rolls back when it raises.
+
+        Raises:
+            DatabaseAway: the database is unreachable, read-only, full or starting.
+        """
+        async with _transaction(self._engine) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def ingest(self) -> AsyncIterator[Connection]:
+        """As ``begin``, on the connections that are kept for ingest."""
+        async with _transaction(self._ingest_engine) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, heard: Callable[[str], None]
+    ) -> AsyncIterator[asyncio.Event]:
+        """Calls ``heard`` with the payload of each ``NOTIFY`` on ``channel`` while the block runs.
+
+        Yields an event that is set when the connection is lost: leave the block then, and enter
+        it anew. Notifications sent meanwhile are lost, so poll as well.
+        """
+        async with self._own_connection() as (connection, lost):
+            await connection.add_listener(channel, lambda *said: heard(str(said[-1])))
+            yield lost
+
+    @asynccontextmanager
+    async def holding(self, lock: int) -> AsyncIterator[asyncio.Event | None]:
+        """Tries to hold an advisory lock while the block runs; None when another process holds it.
+
+        Yields an event that is set when the connection, and with it the lock, is lost.
+        """
+        async with self._own_connection() as (connection, lost):
+            held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock)
+            yield lost if held else None
+
+    async def is_ready(self) -> bool:
+        """Whether the database answers a query within two seconds."""
+        try:
+            async with asyncio.timeout(_READY_SECONDS), self.begin() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (DatabaseAway, TimeoutError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Closes every connection that is not in use."""
+        await self._engine.dispose()
+        await self._ingest_engine.dispose()
+
+    async def migrate(self, revision: str = "head") -> None:
+        """Brings the schema up to ``revision``, in one transaction; two at once wait for each other."""
+        from alembic import command  # noqa: PLC0415 - slow, and only needed here
+
+        await self._run_migrations(command.upgrade, revision)
+
+    async def migrate_down(self, revision: str) -> None:
+        """Takes the schema back to ``revision``, or to nothing with ``base``. Data is lost."""
+        from alembic import command  # noqa: PLC0415 - slow, and only needed here
+
+        await self._run_migrations(command.downgrade, revision)
+
+    async def revision(self) -> str | None:
+        """The revision of the schema, None for an empty database."""
+        async with self.begin() as connection:
+            found = await connection.execute(
+                text("SELECT to_regclass('alembic_version') IS NOT NULL")
+            )
+            if not found.scalar_one():
+                return None
+            row = (
+                await connection.execute(text("SELECT version_num FROM alembic_version"))
+            ).first()
+            return None if row is None else str(row[0])
+
+    async def check_revision(self) -> None:
+        """Makes sure that the schema is the one this version was written for.
+
+        Raises:
+            SchemaBehind: it is not; the message names the command to run.
+        """
+        found, head = await self.revision(), head_revision()
+        if found != head:
+            raise SchemaBehind(
+                f"The schema of the database is at revision {found or 'none'}, and this version needs "
+                f"{head}. Run `forewarn migrate` first."
+            )
+
+    async def _run_migrations(self, run: Callable[[Config, str], None], revision: str) -> None:
+        def migrate(connection: Any) -> None:
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            run(config, revision)
+
+        async with self.begin() as connection:
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
+            )
+            await connection.run_sync(migrate)
+
+    def _make_engine(self, size: int, server_settings: dict[str, str]) -> AsyncEngine:
+        async def connect() -> asyncpg.Connection[asyncpg.Record]:
+            return await self._connect(server_settings)
+
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connect,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=_CONNECT_SECONDS,
+        )
+        event.listen(engine.sync_engine, "handle_error", _drop_demoted_host)
+        return engine
+
+    async def _connect(self, server_settings: dict[str, str]) -> asyncpg.Connection[asyncpg.Record]:
+        several = "," in urlsplit(self._url).netloc or "," in "".join(
+            parse_qs(urlsplit(self._url).query).get("host", ())
+        )
+        chosen = "target_session_attrs" in self._url
+        wanted = SessionAttribute.read_write if several and not chosen else None
+        return await asyncpg.connect(
+            self._url,
+            timeout=_CONNECT_SECONDS,
+            target_session_attrs=wanted,
+            server_settings={
+                "application_name": "forewarn",
+                "timezone": "UTC",
+                "idle_in_transaction_session_timeout": "60s",
+                **server_settings,
+            },
+        )
+
+    @asynccontextmanager
+    async def _own_connection(
+        self,
+    ) -> AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], asyncio.Event]]:
+        try:
+            connection = await self._connect({})
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DatabaseAway(_sentence(error)) from error
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        try:
+            yield connection, lost
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+            raise DatabaseAway(_sentence(error)) from error
+        finally:
+            connection.terminate()
+
+
+async def driver(connection: Connection) -> asyncpg.Connection[asyncpg.Record]:
+    """The driver's connection inside the transaction of ``connection``, for the hot statements.
+
+    SQLAlchemy begins its transaction with its first statement, so that one must have run.
+    """
+    raw = await connection.get_raw_connection()
+    return cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
+
+
+def head_revision() -> str:
+    """The revision that this version of the code needs."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - slow, and only needed here
+
+    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    if head is None:
+        raise SchemaBehind("The migrations are missing from this installation; install it again.")
+    return head
+
+
+def _alembic_config() -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - slow, and only needed here
+
+    config = Config()
+    with resources.as_file(resources.files("migrations")) as folder:
+        config.set_main_option("script_location", str(Path(folder)).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
+    connection = engine.connect()
+    try:
+        await connection.start()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, exc.SQLAlchemyError) as error:
+        raise DatabaseAway(_sentence(error)) from error
+    try:
+        async with connection.begin():
+            yield connection
+    except (
+        exc.DBAPIError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        ConnectionError,
+    ) as error:
+        if _passes(error):
+            raise DatabaseAway(_sentence(error)) from error
+        raise
+    finally:
+        await connection.close()
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the fault is the database's and passes, rather than ours."""
+    if isinstance(error, ConnectionError | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig or error
+    return str(getattr(error, "sqlstate", None) or "").startswith(_PASSING)
+
+
+def _drop_demoted_host(context: ExceptionContext) -> None:
+    """A host that turned read-only was demoted: all its connections are of no use any more."""
+    if getattr(context.original_exception, "sqlstate", None) == "25006":
+        context.is_disconnect = True
+
+
+def _sentence(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
+    words = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    return f"The database is away: {words}"

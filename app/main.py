@@ -1,0 +1,324 @@
+"""The wiring: settings become a house, a house becomes an application, an application listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from alerts.mechanisms import Profile
+from app import access, api, dashboard, documents, evaluate, scheduler, seals, store, telemetry
+from app.api import health, problems, webhooks
+from app.api.envelope import Envelope
+from app.database import Database
+from app.deliver import Sender
+from app.embedded import Embedded, EmbeddedFailed
+from app.house import House, Role
+from app.ingest import Intake
+from app.outbound import Outbound
+from app.settings import Settings, Unusable
+
+VERSION = "0.1.0"
+
+_WATCH_SECONDS = 1.0
+_DRAIN_SECONDS = 20
+
+
+class CannotListen(Unusable):
+    """The address cannot be listened at; the message says which and what to do."""
+
+
+class SettingMissing(Unusable):
+    """A setting without a default is needed for this way of running."""
+
+
+def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
+    """The service as an ASGI application; what it needs is opened by its lifespan, not here.
+
+    Args:
+        settings: everything an operator decides.
+        role: ``api`` answers requests, ``worker`` sends and sweeps, ``all`` does both. A worker
+            still answers for its health.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _open_house(app, settings, role):
+            yield
+
+    app = FastAPI(
+        title="Forewarn",
+        summary="Early warning of supply-chain disruptions.",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,  # They load from other people's machines; ours is at /docs.
+        redoc_url=None,
+    )
+    if role == "worker":
+        app.include_router(health.router)
+        app.include_router(problems.router)
+    else:
+        app.include_router(api.router())
+        app.include_router(dashboard.router)
+        webhooks.describe(app)
+    problems.install(app)
+    app.add_middleware(Envelope, body_limit_bytes=settings.ingest_body_limit_bytes)
+    return app
+
+
+@asynccontextmanager
+async def database_of(
+    settings: Settings, *, migrate: bool = True
+) -> AsyncIterator[tuple[Database, Embedded | None]]:
+    """The database that the settings name, or the embedded one: started, migrated, closed after.
+
+    An external database is never migrated here, the embedded one if ``migrate``.
+
+    Raises:
+        EmbeddedFailed: the embedded server cannot be used.
+    """
+    embedded = None
+    url = settings.database_url
+    if url is None:
+        embedded = Embedded(settings.data_dir)
+        url = await asyncio.to_thread(embedded.start)
+    database = Database(url, ingest_lanes=settings.ingest_lanes)
+    try:
+        if embedded is not None and migrate:
+            await database.migrate()
+        yield database, embedded
+    finally:
+        await database.close()
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
+
+
+@asynccontextmanager
+async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIterator[None]:
+    if settings.database_url is not None and settings.secret_key is None and role != "all":
+        raise SettingMissing(
+            f"Set FOREWARN_SECRET_KEY, the same for every process: role {role} shares its database."
+        )
+    async with AsyncExitStack() as stack:
+        database, embedded = await stack.enter_async_context(database_of(settings))
+        await database.check_revision()
+        if embedded is not None:
+            await stack.enter_async_context(_running(_keep_running(embedded)))
+        sealing = seals.from_settings(settings)
+        catalogue = documents.load_catalogue()
+        profiles = await _keep_profiles(database, settings)
+        policy = evaluate.Policy(catalogue, profiles)
+        intake = Intake(database, policy, lanes=settings.ingest_lanes)
+        stack.push_async_callback(intake.stop)
+        app.state.key_ring = access.KeyRing(database)
+        app.state.house = House(
+            settings=settings,
+            role=role,
+            database=database,
+            policy=policy,
+            seals=sealing,
+            intake=intake,
+        )
+        if role != "api":
+            await stack.enter_async_context(_sending(database, sealing, settings))
+            runner = scheduler.Scheduler(database, _duties(database, policy, settings))
+            await stack.enter_async_context(_running(runner.run()))
+        telemetry.line("service.opened", role=role, version=VERSION, mechanisms=sorted(profiles))
+        yield
+    telemetry.line("service.closed", role=role)
+
+
+async def _keep_profiles(database: Database, settings: Settings) -> dict[str, Profile]:
+    """Keeps the profiles of this installation as versions, and says which versions are in use.
+
+    In use is the newest version ever kept of every mechanism, whichever process brought it: they
+    must all judge alike. A profile ends by its validity, not by taking its file away. A faulty
+    profile stops only itself.
+    """
+    files = documents.shipped_profiles()
+    if settings.profiles_dir is not None:
+        files += sorted(settings.profiles_dir.expanduser().glob("*.yaml"))
+    for file in files:
+        try:
+            document = documents.read_profile(file)
+            async with database.begin() as connection:
+                if await store.profiles.keep(connection, document, datetime.now(UTC)):
+                    telemetry.line("profile.kept", mechanism=document.profile.id, file=file.name)
+        except (documents.DocumentFaulty, store.profiles.VersionRefused) as error:
+            telemetry.line("profile.refused", level="error", file=file.name, fault=str(error))
+    async with database.begin() as connection:
+        newest = await store.profiles.newest(connection)
+    found = {}
+    for mechanism, kept in newest.items():
+        try:
+            found[mechanism] = documents.profile_from_document(kept.content)
+        except documents.DocumentFaulty as error:
+            telemetry.line(
+                "profile.unreadable", level="error", mechanism=mechanism, fault=str(error)
+            )
+    return found
+
+
+@asynccontextmanager
+async def _sending(
+    database: Database, sealing: seals.Seals, settings: Settings
+) -> AsyncIterator[None]:
+    """Sends what is owed while the block runs; at its end waits for the attempts under way."""
+    outbound = Outbound(settings)
+    sender = Sender(
+        database,
+        outbound,
+        sealing,
+        settings,
+        clock=lambda: datetime.now(UTC),
+        dice=secrets.SystemRandom().random,
+    )
+    try:
+        async with _running(sender.run()):
+            try:
+                yield
+            finally:
+                await sender.stop()
+    finally:
+        await outbound.close()
+
+
+def _duties(
+    database: Database, policy: evaluate.Policy, settings: Settings
+) -> tuple[scheduler.Duty, ...]:
+    """Everything that happens because time passes; a new duty is a line here."""
+    return (
+        scheduler.month_duty(database),
+        scheduler.sweep_duty(database, policy, settings.sweep_every_seconds),
+    )
+
+
+async def _first_key(house: House) -> access.IssuedKey | None:
+    """An operator's key for a service of one's own that has none yet; None when it has.
+
+    With an external database nothing is made: whoever runs one makes keys by command.
+    """
+    if house.settings.database_url is not None:
+        return None
+    async with house.database.begin() as connection:
+        if not await store.partners.is_empty(connection):
+            return None
+        return await access.issue_key(
+            connection, name="operator", role="operator", now=datetime.now(UTC)
+        )
+
+
+async def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    role: Role,
+    tell: Callable[[str, access.IssuedKey | None], None],
+) -> None:
+    """Listens until SIGTERM or SIGINT, then answers what has begun, commits, and returns.
+
+    A second signal does not wait for answers. ``tell`` is given the address once requests will be
+    answered, and the operator's first key if it was made just now.
+
+    Raises:
+        CannotListen: the port is taken, or the address is not this machine's.
+        EmbeddedFailed: the embedded server cannot be used.
+        SchemaBehind: an external database is not at this version's revision.
+    """
+    listening = listen(host, port)
+    app = create_app(settings, role=role)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",  # Opened here instead, so that a failure is a sentence and not a traceback.
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(listening):
+        async with app.router.lifespan_context(app):
+
+            def stop() -> None:
+                app.state.house.draining = True
+                server.force_exit = server.should_exit
+                server.should_exit = True
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop)
+            tell(_address(listening), await _first_key(app.state.house))
+            await server.serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers, which end the process with the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to that address; 0 takes a free port.
+
+    Raises:
+        CannotListen: it is taken, or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(2048)
+    except OSError as error:
+        bound.close()
+        raise CannotListen(
+            f"Cannot listen on {host} port {port} ({error.strerror}). Choose another with --port."
+        ) from error
+    bound.set_inheritable(False)
+    return bound
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _keep_running(embedded: Embedded) -> None:
+    """Starts the embedded server again within a second whenever it died."""
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        try:
+            if await asyncio.to_thread(embedded.ensure_running):
+                telemetry.line("embedded.restarted", level="warning")
+        except EmbeddedFailed as error:
+            telemetry.line("embedded.failed", level="error", fault=str(error))
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs something beside the block and cancels it at the end; its failure is written down."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_tell_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        telemetry.line("service.part_failed", level="error", exc_info=error)

@@ -1,0 +1,110 @@
+"""What is done because time passes: the door that APScheduler knocks at.
+
+Every worker has a scheduler; the one that holds the advisory lock of the database does the duties,
+and when it dies another takes over within seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from app import evaluate, store, telemetry
+from app.database import Database, DatabaseAway
+from app.evaluate import Policy
+
+_RUNNER_LOCK = 4_706_301_218_003
+_LOOK_AGAIN_SECONDS = 5.0
+_DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something done every so often, and once when its runner takes over.
+
+    ``do`` is given the instant of the tick, opens its own transactions, and returns what it found,
+    for the log; nothing when there was nothing to do.
+    """
+
+    name: str
+    every_seconds: float
+    do: Callable[[datetime], Awaitable[dict[str, object]]]
+
+
+def month_duty(database: Database) -> Duty:
+    """Makes the months of ``signals`` ahead of time."""
+
+    async def ensure_months(now: datetime) -> dict[str, object]:
+        async with database.begin() as connection:
+            made = await store.partitions.ensure_months(connection, now)
+        return {"made": made} if made else {}
+
+    return Duty("partitions.ensured", _DAY_SECONDS, ensure_months)
+
+
+def sweep_duty(database: Database, policy: Policy, every_seconds: float) -> Duty:
+    """Judges what is due by time alone."""
+
+    async def sweep(now: datetime) -> dict[str, object]:
+        found = await evaluate.sweep(database, policy, now)
+        return {"transitions": found.transitions} if found.transitions else {}
+
+    return Duty("sweep.judged", every_seconds, sweep)
+
+
+class Scheduler:
+    """Runs the duties while, and only while, this process is the database's one runner."""
+
+    def __init__(self, database: Database, duties: Sequence[Duty]) -> None:
+        self._database = database
+        self._duties = tuple(duties)
+
+    async def run(self) -> None:
+        """Stands in the queue for the lock and does the duties while holding it, until cancelled."""
+        while True:
+            try:
+                async with self._database.holding(_RUNNER_LOCK) as lost:
+                    if lost is not None:
+                        telemetry.line("scheduler.took_over", duties=[d.name for d in self._duties])
+                        await self._do_duties_until(lost)
+            except DatabaseAway as error:
+                telemetry.line("scheduler.waiting", level="warning", fault=str(error))
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _do_duties_until(self, lost: asyncio.Event) -> None:
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        for duty in self._duties:
+            scheduler.add_job(
+                _tick,
+                IntervalTrigger(seconds=duty.every_seconds, timezone=UTC),
+                args=(duty,),
+                id=duty.name,
+                next_run_time=datetime.now(UTC),
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
+            )
+        scheduler.start()
+        try:
+            await lost.wait()
+        finally:
+            scheduler.shutdown(wait=False)
+
+
+async def _tick(duty: Duty) -> None:
+    """Does one duty; a failing one is recorded and tried again at its next tick."""
+    try:
+        with telemetry.unit_of_work(duty.name) as found:
+            told = await duty.do(datetime.now(UTC))
+            found.update(told or {"skip": True})
+    except DatabaseAway:
+        telemetry.sweeps.labels("away").inc()
+    except Exception:  # noqa: BLE001 - recorded by the unit of work; the next tick is not lost
+        telemetry.sweeps.labels("failed").inc()
+    else:
+        telemetry.sweeps.labels("done").inc()

@@ -1,0 +1,179 @@
+"""Every setting of the service: one class, read from the environment once, by the command line."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "FOREWARN_"
+
+Network = IPv4Network | IPv6Network
+
+
+def _split(text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _networks(text: Any) -> Any:
+    return [ip_network(part) if isinstance(part, str) else part for part in _split(text)]
+
+
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SecondsList = Annotated[tuple[Seconds, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """What an operator may change. ``docs/settings.md`` shows the same list; a test holds them together."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path(".forewarn"),
+        description="Folder of the embedded PostgreSQL and of the local secret key.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        pattern=r"^postgres(ql)?://",
+        description="Your PostgreSQL (15 or later) instead of the embedded one: "
+        "`postgresql://user:password@host/database`; several hosts may be listed, "
+        "`postgresql://host1,host2/database`, and the one that accepts writes is used.",
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Seals the secrets of subscriptions in the database; at least 32 characters, the same "
+        "for every process on one database. Default: made at the first start and kept in `secret.key` in the "
+        "data folder. Losing it means that every subscription needs a new secret.",
+    )
+    profiles_dir: Path | None = Field(
+        default=None,
+        description="Folder with your own mechanism profiles (`*.yaml`), loaded after those that ship.",
+    )
+    webhook_allow: Networks = Field(
+        default=(),
+        description="Networks that webhook endpoints may be in although they are not public, "
+        "comma-separated, such as `127.0.0.0/8,10.1.0.0/16`.",
+    )
+    webhook_allow_http: bool = Field(
+        default=False,
+        description="Lets plain `http://` endpoints be registered; otherwise only `https://`.",
+    )
+    webhook_timeout_seconds: float = Field(
+        default=15,
+        gt=0,
+        le=300,
+        description="The whole of one delivery attempt, from resolving the name to the last byte read.",
+    )
+    webhook_answer_limit_bytes: int = Field(
+        default=65_536,
+        ge=1_024,
+        description="How much of an endpoint's answer is read before the connection is closed.",
+    )
+    webhook_excerpt_bytes: int = Field(
+        default=4_096,
+        ge=0,
+        description="How much of an endpoint's answer is kept with the attempt.",
+    )
+    webhook_in_flight: int = Field(
+        default=64, ge=1, le=10_000, description="Attempts at the same time in one worker."
+    )
+    webhook_in_flight_per_endpoint: int = Field(
+        default=4,
+        ge=1,
+        le=1_000,
+        description="Attempts at the same time to one endpoint, in one worker.",
+    )
+    retry_schedule: SecondsList = Field(
+        default=(5, 30, 120, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400, 86_400),
+        min_length=1,
+        description="Seconds to wait after each failed attempt, comma-separated; the default makes twelve "
+        "attempts over 70.7 hours. After the last the delivery has failed and waits for a person.",
+    )
+    lease_seconds: float = Field(
+        default=90,
+        gt=0,
+        description="How long a worker may keep a delivery it claimed before another takes it over; longer "
+        "than `webhook_timeout_seconds`.",
+    )
+    ingest_lanes: int = Field(
+        default=2,
+        ge=1,
+        le=16,
+        description="Lanes in which arriving signals are committed in groups, one transaction at a time; "
+        "1, 2, 4, 8 or 16.",
+    )
+    ingest_body_limit_bytes: int = Field(
+        default=5 * 2**20,
+        ge=1_024,
+        description="The longest request body that is read; a longer one is answered 413.",
+    )
+    ingest_batch_limit: int = Field(
+        default=1_000, ge=1, le=100_000, description="The most signals in one request."
+    )
+    future_tolerance_seconds: Seconds = Field(
+        default=300,
+        description="How far in the future `observed_at` may be, for partners whose clocks run ahead.",
+    )
+    sweep_every_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="How often what is due by time alone is looked for: stale feeds, hold times, closings.",
+    )
+    dashboard_sign_in: bool = Field(
+        default=True,
+        description="Asks for an operator's key before showing the dashboard. Turn it off only where every "
+        "caller who can reach the port may see everything.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe log lines that are written."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="`json`: one object a line; `console`: coloured, for people."
+    )
+
+    @field_validator("ingest_lanes")
+    @classmethod
+    def _is_power_of_two(cls, lanes: int) -> int:
+        if lanes & (lanes - 1):
+            raise ValueError(
+                "the lanes are 1, 2, 4, 8 or 16, so that none shares a lock with another"
+            )
+        return lanes
+
+
+class Unusable(Exception):
+    """Something that whoever runs the service must mend; the message is a sentence that says what.
+
+    The command line prints it and exits with 1. The errors of many rooms are such.
+    """
+
+
+class SettingsFaulty(Unusable):
+    """A setting has a value that cannot be used; the message names it and says why."""
+
+
+def from_environment() -> Settings:
+    """Reads ``FOREWARN_*``.
+
+    Raises:
+        SettingsFaulty: a value cannot be used; all such values are named, secrets are not shown.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"{PREFIX}{'_'.join(str(part) for part in fault['loc'][:1]).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsFaulty(
+            "These settings cannot be used. "
+            + "; ".join(faults)
+            + ". docs/settings.md describes each."
+        ) from None

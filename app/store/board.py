@@ -1,0 +1,488 @@
+"""What operators watch: sectors, open alerts, what changed, feeds and deliveries. Reads only.
+
+A handful of queries make the whole board, whatever its size. Drills (exercises) are shown but
+never weigh on a sector.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from alerts.catalogue import Catalogue
+from alerts.lifecycle import Advice
+from alerts.mechanisms import Level
+from alerts.signals import SeriesId, SeriesKey, Severity
+from app.database import Connection
+
+ALERTS_SHOWN = 100
+CHANGES_READ = 400
+CHANGES_SHOWN = 14
+TREND_SHOWN = 12
+FEEDS_SHOWN = 25
+HOURS_SHOWN = 24
+
+STALE_AFTER = 2.0
+"""A feed is stale when nothing came for this many times its usual gap."""
+SILENT_AFTER = 5.0
+"""A feed is silent when nothing came for this many times its usual gap."""
+
+
+class Freshness(enum.StrEnum):
+    """How a feed keeps its usual pace, by when something was last received from it."""
+
+    ok = "ok"
+    stale = "stale"
+    silent = "silent"
+
+
+class Trend(enum.StrEnum):
+    """Where a sector is going, by the last change of any of its alerts."""
+
+    rising = "rising"
+    easing = "easing"
+    steady = "steady"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    """One alert as the board lists it; empty good, place and exercise mean none."""
+
+    ref: str
+    mechanism: str
+    sector: str
+    good: str
+    place: str
+    exercise: str
+    level: Level
+    state: str
+    severity: Severity
+    title: str
+    why: str
+    validated: bool
+    opened_at: datetime
+    updated_at: datetime
+    recorded_at: datetime
+    recommendation: Advice | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transition; ``at`` is observation time, ``recorded_at`` the service's clock."""
+
+    id: int
+    ref: str
+    title: str
+    sector: str
+    exercise: str
+    type: str
+    level_from: Level
+    level_to: Level
+    severity_from: Severity
+    severity_to: Severity
+    at: datetime
+    recorded_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedCounts:
+    """How many feeds of a sector keep their pace. Events have none and are not counted."""
+
+    series: int = 0
+    stale: int = 0
+    silent: int = 0
+    newest_observed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One series that is expected to be heard of regularly; ``every_days`` is its usual gap."""
+
+    series: SeriesId
+    key: SeriesKey
+    freshness: Freshness
+    last_observed_at: datetime
+    last_received_at: datetime
+    last_value: float | None
+    every_days: float
+    partners: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerSeen:
+    """When a partner's newest key was last used; None when none ever was."""
+
+    name: str
+    party: str
+    last_seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """Attempts of one clock hour: those that were answered well and those that were not."""
+
+    begins_at: datetime
+    delivered: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHealth:
+    """How deliveries to one subscription go. ``hours`` are the last 24, oldest first.
+
+    ``given_up`` counts deliveries attempted within them whose tries are spent.
+    """
+
+    subscription: str
+    partner: str
+    url: str
+    status: str
+    reason: str
+    owed: int
+    oldest_owed_at: datetime | None
+    delivered: int
+    failed: int
+    given_up: int
+    hours: tuple[Hour, ...]
+    last_error: str
+    last_error_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SectorRow:
+    """One sector: the worst of its open alerts, where it is going, and its feeds.
+
+    ``changes`` are the newest of its transitions, oldest first.
+    """
+
+    code: str
+    title: str
+    level: Level
+    severity: Severity
+    open_alerts: int
+    trend: Trend
+    changes: tuple[Change, ...]
+    feeds: FeedCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Everything on the front page at one instant. ``open_alerts`` counts drills out."""
+
+    now: datetime
+    sectors: tuple[SectorRow, ...]
+    alerts: tuple[AlertRow, ...]
+    open_alerts: int
+    changes: tuple[Change, ...]
+    feed_counts: FeedCounts
+    feeds: tuple[Feed, ...]
+    partners: tuple[PartnerSeen, ...]
+    endpoints: tuple[EndpointHealth, ...]
+
+    @property
+    def worst(self) -> AlertRow | None:
+        """The open alert to look at first; a drill only when nothing real is open."""
+        return self.alerts[0] if self.alerts else None
+
+    @property
+    def troubled_endpoints(self) -> int:
+        """Endpoints that are suspended, or whose newest try failed while something is owed."""
+        return sum(is_troubled(e) for e in self.endpoints)
+
+
+def is_troubled(endpoint: EndpointHealth) -> bool:
+    """Whether an operator should look at an endpoint."""
+    waits = endpoint.owed > 0 and endpoint.last_error_at is not None
+    return endpoint.status == "suspended" or endpoint.given_up > 0 or waits
+
+
+async def read(connection: Connection, catalogue: Catalogue, now: datetime) -> Board:
+    """The whole board. Nine queries, each by an index or over one narrow row a series."""
+    alerts = await open_alerts(connection)
+    changes = await newest_changes(connection, CHANGES_READ)
+    counts = await _feed_counts(connection, catalogue, now)
+    tallies = await _tallies(connection)
+    return Board(
+        now=now,
+        sectors=_sector_rows(catalogue, tallies, changes, counts),
+        alerts=tuple(alerts),
+        open_alerts=sum(tally[0] for tally in tallies.values()),
+        changes=tuple(changes[:CHANGES_SHOWN]),
+        feed_counts=_sum(counts.values()),
+        feeds=tuple(await _feeds(connection, catalogue, now)),
+        partners=tuple(await _partners(connection)),
+        endpoints=tuple(await endpoint_health(connection, now)),
+    )
+
+
+async def open_alerts(connection: Connection) -> list[AlertRow]:
+    """The open alerts, worst first, drills last; at most ``ALERTS_SHOWN``."""
+    rows = await connection.execute(
+        text(
+            "SELECT ref, mechanism, sector, good, place, exercise, level, state, severity, title, "
+            "why, validated, opened_at, updated_at, recorded_at, recommendation "
+            "FROM alerts WHERE state = 'open' "
+            "ORDER BY exercise <> '', level DESC, severity DESC, "
+            "array_position(ARRAY['monitoring', 'early_warning', 'disruption', 'crisis'], "
+            "recommendation ->> 'level') DESC NULLS LAST, updated_at DESC, id LIMIT :most"
+        ),
+        {"most": ALERTS_SHOWN},
+    )
+    return [alert_row(row) for row in rows]
+
+
+def alert_row(row: Sequence[Any]) -> AlertRow:
+    """An alert from its columns in the order of ``AlertRow``'s fields."""
+    values = list(row)
+    values[6], values[8], values[15] = Level(row[6]), Severity(row[8]), _advice(row[15])
+    return AlertRow(*values)
+
+
+def _advice(document: dict[str, Any] | None) -> Advice | None:
+    if not document:
+        return None
+    return Advice(Level[document["level"]], tuple(document["reasons"]))
+
+
+async def newest_changes(
+    connection: Connection, most: int, alert_id: int | None = None
+) -> list[Change]:
+    """The newest transitions, of all alerts or of one, newest recorded first."""
+    of_one = "WHERE t.alert_id = :alert" if alert_id is not None else ""
+    rows = await connection.execute(
+        text(
+            "SELECT t.id, a.ref, a.title, a.sector, a.exercise, t.type, t.level_from, t.level_to, "
+            "t.severity_from, t.severity_to, t.at, t.recorded_at, t.reason "
+            f"FROM transitions AS t JOIN alerts AS a ON a.id = t.alert_id {of_one} "
+            "ORDER BY t.id DESC LIMIT :most"
+        ),
+        {"most": most} | ({"alert": alert_id} if alert_id is not None else {}),
+    )
+    return [
+        Change(
+            r.id,
+            r.ref,
+            r.title,
+            r.sector,
+            r.exercise,
+            r.type,
+            Level(r.level_from),
+            Level(r.level_to),
+            Severity(r.severity_from),
+            Severity(r.severity_to),
+            r.at,
+            r.recorded_at,
+            r.reason,
+        )
+        for r in rows
+    ]
+
+
+async def _tallies(connection: Connection) -> dict[str, tuple[int, Level, Severity]]:
+    """By sector: open alerts that are no drills, their highest level and severity."""
+    rows = await connection.execute(
+        text(
+            "SELECT sector, count(*), max(level), max(severity) FROM alerts "
+            "WHERE state = 'open' AND exercise = '' GROUP BY sector"
+        )
+    )
+    return {r[0]: (r[1], Level(r[2]), Severity(r[3])) for r in rows}
+
+
+def _sector_rows(
+    catalogue: Catalogue,
+    tallies: dict[str, tuple[int, Level, Severity]],
+    changes: Sequence[Change],
+    counts: dict[str, FeedCounts],
+) -> tuple[SectorRow, ...]:
+    """Worst first; sectors of which nothing was ever heard last."""
+    newest: dict[str, list[Change]] = {}
+    for change in changes:
+        if not change.exercise:
+            newest.setdefault(change.sector, []).append(change)
+    titles = {code: sector.title for code, sector in catalogue.sectors.items()}
+    for code in (*tallies, *counts):
+        titles.setdefault(code, code)
+    rows = []
+    for code, title in titles.items():
+        alerts, level, severity = tallies.get(code, (0, Level.monitoring, Severity.none))
+        recent = newest.get(code, [])[:TREND_SHOWN]
+        rows.append(
+            SectorRow(
+                code,
+                title,
+                level,
+                severity,
+                alerts,
+                _trend(recent),
+                tuple(reversed(recent)),
+                counts.get(code, FeedCounts()),
+            )
+        )
+    return tuple(sorted(rows, key=lambda r: (-r.level, -r.severity, not r.feeds.series, r.title)))
+
+
+def _trend(newest_first: Sequence[Change]) -> Trend:
+    match newest_first[0].type if newest_first else "":
+        case "alert.opened" | "alert.escalated":
+            return Trend.rising
+        case "alert.eased" | "alert.resolved":
+            return Trend.easing
+        case _:
+            return Trend.steady
+
+
+_CADENCE = (
+    "unnest(CAST(:codes AS text[]), CAST(:days AS float8[])) AS cadence (indicator, every_days)"
+)
+_LATENESS = (
+    "extract(epoch FROM CAST(:now AS timestamptz) - last_received_at) / (86400 * every_days)"
+)
+
+
+def _pace(catalogue: Catalogue, now: datetime) -> dict[str, object]:
+    indicators = catalogue.indicators.values()
+    return {
+        "codes": [i.code for i in indicators],
+        "days": [float(i.every_days) for i in indicators],
+        "now": now,
+    }
+
+
+async def _feed_counts(
+    connection: Connection, catalogue: Catalogue, now: datetime
+) -> dict[str, FeedCounts]:
+    rows = await connection.execute(
+        text(
+            "SELECT sector, count(*), "
+            "count(*) FILTER (WHERE late > :stale AND late <= :silent), "
+            "count(*) FILTER (WHERE late > :silent), max(last_observed_at) "
+            f"FROM (SELECT sector, last_observed_at, {_LATENESS} AS late FROM series "
+            f"JOIN series_state USING (series_id) JOIN {_CADENCE} USING (indicator) "
+            "WHERE exercise = '' AND last_received_at IS NOT NULL) AS heard GROUP BY sector"
+        ),
+        {**_pace(catalogue, now), "stale": STALE_AFTER, "silent": SILENT_AFTER},
+    )
+    return {r[0]: FeedCounts(r[1], r[2], r[3], r[4]) for r in rows}
+
+
+async def _feeds(connection: Connection, catalogue: Catalogue, now: datetime) -> list[Feed]:
+    """Feeds in order of lateness against their own pace, at most ``FEEDS_SHOWN``."""
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, sector, indicator, good, place, exercise, late, last_observed_at, "
+            "last_received_at, last_value, every_days, "
+            "(SELECT coalesce(string_agg(DISTINCT p.name, ', '), '') FROM signals AS g "
+            "JOIN partners AS p ON p.id = g.partner_id "
+            "WHERE g.series_id = feed.series_id AND g.observed_at = feed.last_observed_at) "
+            f"FROM (SELECT s.*, st.*, every_days, {_LATENESS} AS late FROM ("
+            "SELECT series_id, sector, indicator, good, place, exercise FROM series) AS s "
+            "JOIN (SELECT series_id AS id, last_observed_at, last_received_at, last_value "
+            f"FROM series_state) AS st ON st.id = s.series_id JOIN {_CADENCE} USING (indicator) "
+            "WHERE exercise = '' AND last_received_at IS NOT NULL "
+            "AND last_observed_at IS NOT NULL "
+            "ORDER BY late DESC, series_id LIMIT :most) AS feed ORDER BY late DESC, series_id"
+        ),
+        {**_pace(catalogue, now), "most": FEEDS_SHOWN},
+    )
+    return [Feed(SeriesId(r[0]), SeriesKey(*r[1:6]), freshness(float(r[6])), *r[7:]) for r in rows]
+
+
+def freshness(lateness: float) -> Freshness:
+    """The word for a lateness, which is the silence so far in usual gaps."""
+    if lateness > SILENT_AFTER:
+        return Freshness.silent
+    return Freshness.stale if lateness > STALE_AFTER else Freshness.ok
+
+
+def _sum(counts: Any) -> FeedCounts:
+    total = list(counts)
+    newest = [c.newest_observed_at for c in total if c.newest_observed_at]
+    return FeedCounts(
+        sum(c.series for c in total),
+        sum(c.stale for c in total),
+        sum(c.silent for c in total),
+        max(newest, default=None),
+    )
+
+
+async def _partners(connection: Connection) -> list[PartnerSeen]:
+    """Partners with a key that may report, longest unseen first."""
+    rows = await connection.execute(
+        text(
+            "SELECT p.name, p.party, max(k.last_used_at) FROM partners AS p "
+            "JOIN keys AS k ON k.partner_id = p.id "
+            "WHERE k.revoked_at IS NULL AND 'signals:write' = ANY(k.scopes) "
+            "GROUP BY p.id ORDER BY max(k.last_used_at) NULLS FIRST, p.name"
+        )
+    )
+    return [PartnerSeen(*r) for r in rows]
+
+
+async def endpoint_health(connection: Connection, now: datetime) -> list[EndpointHealth]:
+    """Every subscription that is not removed: suspended first, then by what is owed. Three queries."""
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS_SHOWN - 1)
+    tried = await connection.execute(
+        text(
+            "SELECT d.subscription_id, date_trunc('hour', a.at, 'UTC'), "
+            "count(*) FILTER (WHERE a.verdict = 'delivered'), "
+            "count(*) FILTER (WHERE a.verdict <> 'delivered'), "
+            "count(DISTINCT d.id) FILTER (WHERE d.state = 'failed') "
+            "FROM attempts AS a JOIN deliveries AS d ON d.id = a.delivery_id "
+            "WHERE a.at >= :since GROUP BY 1, 2"
+        ),
+        {"since": since},
+    )
+    hours: dict[tuple[str, datetime], tuple[int, int, int]] = {
+        (r[0], r[1]): (r[2], r[3], r[4]) for r in tried
+    }
+    wrong = await connection.execute(
+        text(
+            "SELECT DISTINCT ON (d.subscription_id) d.subscription_id, a.at, a.reason "
+            "FROM attempts AS a JOIN deliveries AS d ON d.id = a.delivery_id "
+            "WHERE a.at >= :since AND a.verdict <> 'delivered' "
+            "ORDER BY d.subscription_id, a.at DESC"
+        ),
+        {"since": since},
+    )
+    errors = {r[0]: (r[1], r[2]) for r in wrong}
+    rows = await connection.execute(
+        text(
+            "SELECT s.id, p.name, s.url, s.status, s.reason, coalesce(o.owed, 0) AS owed, o.oldest "
+            "FROM subscriptions AS s JOIN partners AS p ON p.id = s.partner_id "
+            "LEFT JOIN (SELECT subscription_id, count(*) AS owed, min(created_at) AS oldest "
+            "FROM deliveries WHERE state = 'owed' GROUP BY subscription_id) AS o "
+            "ON o.subscription_id = s.id WHERE s.status <> 'removed' "
+            "ORDER BY s.status = 'suspended' DESC, o.owed DESC NULLS LAST, p.name, s.id"
+        )
+    )
+    health = []
+    for r in rows:
+        begins = [since + timedelta(hours=n) for n in range(HOURS_SHOWN)]
+        blocks = tuple(Hour(at, *hours.get((r.id, at), (0, 0, 0))[:2]) for at in begins)
+        given_up = sum(hours.get((r.id, at), (0, 0, 0))[2] for at in begins)
+        error_at, error = errors.get(r.id, (None, ""))
+        health.append(
+            EndpointHealth(
+                subscription=r.id,
+                partner=r.name,
+                url=r.url,
+                status=r.status,
+                reason=r.reason,
+                owed=r.owed,
+                oldest_owed_at=r.oldest,
+                delivered=sum(h.delivered for h in blocks),
+                failed=sum(h.failed for h in blocks),
+                given_up=given_up,
+                hours=blocks,
+                last_error=error,
+                last_error_at=error_at,
+            )
+        )
+    return health

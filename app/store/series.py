@@ -1,0 +1,175 @@
+"""Series, their narrow state row, and the lanes that order all writing."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
+
+from alerts.mechanisms import Scope
+from alerts.signals import Sample, SeriesId, SeriesKey
+from app.database import Connection, driver
+
+SERIES_LANES = 64
+RING_SAMPLES = 32
+
+_SLOT = struct.Struct("<qd")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesState:
+    """Where a series stands: its newest sample and, packed, the last 32 of them."""
+
+    series: SeriesId
+    version: int = 0
+    last_observed_at: datetime | None = None
+    last_value: float | None = None
+    observations: int = 0
+    ring: bytes = b""
+
+    def samples(self) -> list[Sample]:
+        """The newest samples, at most 32, oldest first."""
+        return [
+            Sample(_EPOCH + timedelta(microseconds=at), value)
+            for at, value in _SLOT.iter_unpack(self.ring)
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the ring holds every sample the series has."""
+        return self.observations <= RING_SAMPLES
+
+
+def packed(samples: Iterable[Sample], ring: bytes = b"") -> bytes:
+    """The ring after more samples, oldest first: 16 bytes each, the newest 32 kept."""
+    slots = [_SLOT.pack((s.at - _EPOCH) // _MICROSECOND, s.value) for s in samples]
+    return (ring + b"".join(slots[-RING_SAMPLES:]))[-RING_SAMPLES * _SLOT.size :]
+
+
+async def find_or_make(
+    connection: Connection, keys: Collection[SeriesKey], now: datetime
+) -> dict[SeriesKey, SeriesId]:
+    """The ids of the series with these keys; those not seen before are made.
+
+    In key order, so that two callers making the same series do not deadlock.
+    """
+    columns = [list(column) for column in zip(*sorted(keys), strict=True)]
+    names = dict(zip(SeriesKey._fields, columns, strict=True))
+    wanted = (
+        "unnest(CAST(:sector AS text[]), CAST(:indicator AS text[]), CAST(:good AS text[]), "
+        "CAST(:place AS text[]), CAST(:exercise AS text[])) "
+        "AS wanted (sector, indicator, good, place, exercise)"
+    )
+    await connection.execute(
+        text(
+            "INSERT INTO series (sector, indicator, good, place, exercise, created_at) "
+            f"SELECT wanted.*, CAST(:now AS timestamptz) FROM {wanted} ON CONFLICT DO NOTHING"
+        ),
+        {**names, "now": now},
+    )
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, sector, indicator, good, place, exercise FROM series "
+            f"JOIN {wanted} USING (sector, indicator, good, place, exercise)"
+        ),
+        names,
+    )
+    found = {SeriesKey(*row[1:]): SeriesId(row[0]) for row in rows}
+    await connection.execute(
+        text(
+            "INSERT INTO series_state (series_id) SELECT unnest(CAST(:ids AS bigint[])) "
+            "ON CONFLICT DO NOTHING"
+        ),
+        {"ids": sorted(found.values())},
+    )
+    return found
+
+
+async def keys_of(connection: Connection, ids: Collection[SeriesId]) -> dict[SeriesId, SeriesKey]:
+    """The natural keys of series."""
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, sector, indicator, good, place, exercise FROM series "
+            "WHERE series_id = ANY(:ids)"
+        ),
+        {"ids": list(ids)},
+    )
+    return {SeriesId(row[0]): SeriesKey(*row[1:]) for row in rows}
+
+
+def lane_of_series(series: SeriesId) -> int:
+    """The lane whose lock orders all writing of a series."""
+    return series % SERIES_LANES
+
+
+def lane_of_scope(scope: Scope) -> int:
+    """The lane whose lock orders all writing of a scope's alert; above every series' lane."""
+    name = "|".join((scope.mechanism, scope.sector, scope.good, scope.place, scope.exercise))
+    return SERIES_LANES + zlib.crc32(name.encode()) % SERIES_LANES
+
+
+async def lock(connection: Connection, lanes: Collection[int]) -> None:
+    """Takes the lanes until the transaction ends, in sorted order: no two callers deadlock.
+
+    A transaction takes its series' lanes first and its scopes' lanes after, once each.
+    """
+    await connection.execute(
+        text("SELECT lane FROM lanes WHERE lane = ANY(:lanes) ORDER BY lane FOR NO KEY UPDATE"),
+        {"lanes": sorted(set(lanes))},
+    )
+
+
+async def states(connection: Connection, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
+    """The states of series, by the primary key. Call with their lanes locked to change them."""
+    rows = await (await driver(connection)).fetch(
+        "SELECT series_id, version, last_observed_at, last_value, observations, ring "
+        "FROM series_state WHERE series_id = ANY($1::bigint[])",
+        ids,
+    )
+    return {row[0]: SeriesState(*row) for row in rows}
+
+
+async def move(connection: Connection, moved: Sequence[SeriesState], received_at: datetime) -> None:
+    """Writes states back; each carries the version it was read with.
+
+    Raises:
+        RuntimeError: another writer changed one although its lane was locked.
+    """
+    done = await (await driver(connection)).execute(
+        "UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.at, "
+        "last_value = m.value, observations = m.observations, ring = m.ring, "
+        "last_received_at = $7 "
+        "FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::float8[], $5::bigint[], "
+        "$6::bytea[]) AS m (series_id, version, at, value, observations, ring) "
+        "WHERE s.series_id = m.series_id AND s.version = m.version",
+        [s.series for s in moved],
+        [s.version for s in moved],
+        [s.last_observed_at for s in moved],
+        [s.last_value for s in moved],
+        [s.observations for s in moved],
+        [s.ring for s in moved],
+        received_at,
+    )
+    if done != f"UPDATE {len(moved)}":
+        raise RuntimeError(f"a series state changed under its lock: {done} of {len(moved)}")
+
+
+async def silent_since(
+    connection: Connection, before: datetime
+) -> list[tuple[SeriesId, SeriesKey, Sample]]:
+    """Series whose newest sample is older than an instant, with that sample."""
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, sector, indicator, good, place, exercise, last_observed_at, "
+            "last_value FROM series_state JOIN series USING (series_id) "
+            "WHERE last_observed_at < :before AND last_value IS NOT NULL ORDER BY series_id"
+        ),
+        {"before": before},
+    )
+    return [(SeriesId(r[0]), SeriesKey(*r[1:6]), Sample(r[6], r[7])) for r in rows]

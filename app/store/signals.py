@@ -1,0 +1,149 @@
+"""Signals: the immutable record, its revisions, and the windows read back from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import text
+
+from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity
+from app.database import Connection, driver
+
+FEW = 50
+"""Below this many rows one INSERT is cheaper than COPY's start."""
+
+
+class Row(NamedTuple):
+    """One signal as stored; a value of None takes the observation back."""
+
+    series: SeriesId
+    observed_at: datetime
+    partner: PartnerId
+    revision: int
+    value: float | None
+    received_at: datetime
+    detail: str | None
+
+
+class Stored(NamedTuple):
+    """What one partner has said of one observation, in one revision."""
+
+    revision: int
+    value: float | None
+    detail: str | None
+
+
+_COLUMNS = (
+    "series_id", "observed_at", "partner_id", "revision", "value", "received_at", "detail",
+)  # fmt: skip
+
+# One sample an instant: the newest revision of each partner, the median over partners.
+_SAMPLES = """
+    SELECT series_id, observed_at, percentile_cont(0.5) WITHIN GROUP (ORDER BY value)
+    FROM (
+        SELECT DISTINCT ON (s.series_id, s.observed_at, s.partner_id)
+            s.series_id, s.observed_at, s.value
+        FROM signals AS s
+        JOIN unnest($1::bigint[], $2::timestamptz[]) AS wanted (series_id, since)
+            ON s.series_id = wanted.series_id AND s.observed_at >= wanted.since
+        ORDER BY s.series_id, s.observed_at, s.partner_id, s.revision DESC
+    ) AS newest
+    WHERE value IS NOT NULL
+    GROUP BY series_id, observed_at
+    ORDER BY series_id, observed_at
+"""
+
+
+async def stored(
+    connection: Connection, instants: Collection[tuple[SeriesId, datetime]]
+) -> dict[tuple[SeriesId, datetime], dict[PartnerId, list[Stored]]]:
+    """Everything said of these observations, by partner, revisions ascending. One query."""
+    series, at = zip(*instants, strict=True)
+    rows = await (await driver(connection)).fetch(
+        "SELECT s.series_id, s.observed_at, s.partner_id, s.revision, s.value, s.detail "
+        "FROM unnest($1::bigint[], $2::timestamptz[]) AS wanted (series_id, observed_at) "
+        "JOIN signals AS s USING (series_id, observed_at) "
+        "ORDER BY s.series_id, s.observed_at, s.partner_id, s.revision",
+        series,
+        at,
+    )
+    found: dict[tuple[SeriesId, datetime], dict[PartnerId, list[Stored]]] = {}
+    for series_id, observed_at, partner, revision, value, detail in rows:
+        by_partner = found.setdefault((series_id, observed_at), {})
+        by_partner.setdefault(partner, []).append(Stored(revision, value, detail))
+    return found
+
+
+async def keep(connection: Connection, rows: Sequence[Row]) -> None:
+    """Stores signals known to be new. The primary key remains the law.
+
+    Raises:
+        asyncpg.UniqueViolationError: one was stored already, which the lanes should prevent.
+    """
+    raw = await driver(connection)
+    if len(rows) >= FEW:
+        await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)
+        return
+    await raw.execute(
+        "INSERT INTO signals SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::int[], "
+        "$4::int[], $5::float8[], $6::timestamptz[], $7::text[])",
+        *zip(*rows, strict=True),
+    )
+
+
+async def windows(
+    connection: Connection, wanted: Collection[tuple[SeriesId, datetime]]
+) -> dict[SeriesId, list[Sample]]:
+    """Samples of each series from its instant on, oldest first. One query, by primary key."""
+    series, since = zip(*wanted, strict=True)
+    rows = await (await driver(connection)).fetch(_SAMPLES, series, since)
+    found: dict[SeriesId, list[Sample]] = {series_id: [] for series_id in series}
+    for series_id, at, value in rows:
+        found[series_id].append(Sample(at, value))
+    return found
+
+
+async def reports(
+    connection: Connection, series: Iterable[SeriesId]
+) -> dict[SeriesId, list[Report]]:
+    """All standing reports of event series, oldest first; those taken back are left out."""
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, observed_at, partner_id, party, value, detail FROM ("
+            "SELECT DISTINCT ON (series_id, observed_at, partner_id) series_id, observed_at, "
+            "partner_id, value, detail FROM signals WHERE series_id = ANY(:series) "
+            "ORDER BY series_id, observed_at, partner_id, revision DESC) AS newest "
+            "JOIN partners ON partners.id = partner_id WHERE value IS NOT NULL "
+            "ORDER BY series_id, observed_at, partner_id"
+        ),
+        {"series": list(series)},
+    )
+    found: dict[SeriesId, list[Report]] = {}
+    for series_id, at, partner, party, value, detail in rows:
+        report = _report(at, PartnerId(partner), party, value, detail)
+        found.setdefault(SeriesId(series_id), []).append(report)
+    return found
+
+
+def _report(
+    at: datetime, partner: PartnerId, party: str, value: float, detail: str | None
+) -> Report:
+    said = json.loads(detail) if detail else {}
+    return Report(
+        at=at,
+        severity=Severity(int(value)),
+        partner=partner,
+        party=party,
+        origin=Origin(said.get("origin", Origin.assessment)),
+        origin_ref=said.get("origin_ref", ""),
+        announced_at=_instant(said.get("announced_at")),
+        effective_at=_instant(said.get("effective_at")),
+        note=said.get("note", ""),
+    )
+
+
+def _instant(said: str | None) -> datetime | None:
+    return datetime.fromisoformat(said) if said else None

@@ -1,0 +1,175 @@
+"""Subscribes partners: asks endpoints for consent, gives and rotates secrets, suspends and resumes.
+
+    pending --(endpoint answers the challenge)--> active <--> suspended --> removed
+
+Consent is asked through the queue, like everything that is sent: a ``webhook.verify`` that the
+endpoint answers with its challenge. What happens then stands in ``store.deliveries.record``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from alerts.routing import Filter, SubscriptionId
+from app.database import Connection
+from app.seals import Seals
+from app.store import deliveries, subscriptions
+from app.store.deliveries import Debt
+from app.store.subscriptions import Status, Subscription
+
+OVERLAP = timedelta(hours=24)
+LONGEST_OVERLAP = timedelta(days=7)
+OLD_SECRETS = 3
+
+
+class WrongState(Exception):
+    """The subscription is not in a state in which that can be done; the message says in which it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dice:
+    """What only a door can make, because it is random: a signing key and a challenge."""
+
+    key: bytes
+    challenge: str
+
+
+async def subscribe(
+    connection: Connection, seals: Seals, subscription: Subscription, dice: Dice, now: datetime
+) -> Subscription:
+    """Adds a subscription with its first secret and asks its endpoint for consent."""
+    await subscriptions.add(connection, subscription)
+    await rotate_secret(connection, seals, subscription.id, dice.key, timedelta(), now)
+    await _ask_consent(connection, subscription.id, dice.challenge, now)
+    return subscription
+
+
+async def change(
+    connection: Connection,
+    subscription: Subscription,
+    *,
+    url: str,
+    wish: Filter,
+    description: str,
+    challenge: str,
+    now: datetime,
+) -> Subscription:
+    """Changes what is asked for, and where it goes. The subscription must be locked.
+
+    A new endpoint is asked for its consent; what is owed is kept for it meanwhile. A suspended
+    subscription stays suspended, and its new endpoint is asked when it is resumed.
+    """
+    await subscriptions.describe(connection, subscription.id, wish, description)
+    changed = replace(subscription, filter=wish, description=description)
+    if url == subscription.url:
+        return changed
+    await subscriptions.move(connection, subscription.id, url)
+    changed = replace(changed, url=url, verified_at=None)
+    await deliveries.withdraw(connection, subscription.id, now, kind=deliveries.VERIFY)
+    await deliveries.park(connection, subscription.id)
+    if subscription.status is Status.suspended:
+        return changed
+    await subscriptions.set_status(connection, subscription.id, Status.pending, now=now)
+    await _ask_consent(connection, subscription.id, challenge, now)
+    return replace(changed, status=Status.pending, reason="")
+
+
+async def rotate_secret(
+    connection: Connection,
+    seals: Seals,
+    subscription_id: SubscriptionId,
+    key: bytes,
+    overlap: timedelta,
+    now: datetime,
+) -> None:
+    """Gives a new secret. Older ones sign beside it for ``overlap``, the newest three of them.
+
+    The subscription must be locked or new.
+    """
+    await subscriptions.add_secret(
+        connection,
+        subscription_id,
+        seals.seal("webhook secret", key, now),
+        now,
+        others_retire_at=now + overlap,
+        keep_at_most=OLD_SECRETS,
+    )
+
+
+async def send_test(
+    connection: Connection, subscription: Subscription, challenge: str, now: datetime
+) -> str:
+    """Sends a test the way alerts go; to an endpoint that has not consented, a new challenge.
+
+    Gives the type of what was sent. The subscription must be locked.
+
+    Raises:
+        WrongState: it is suspended.
+    """
+    match subscription.status:
+        case Status.active:
+            said = json.dumps(
+                {"message": "This is a test.", "subscription": subscription.id},
+                separators=(",", ":"),
+            )
+            debt = Debt(subscription.id, deliveries.TEST, data=said)
+            await deliveries.owe(connection, [debt], now)
+            return deliveries.TEST
+        case Status.pending:
+            await _ask_consent(connection, subscription.id, challenge, now)
+            return deliveries.VERIFY
+        case Status.suspended | Status.removed:
+            raise WrongState(
+                f"The subscription is {subscription.status}; resume it first, then test it."
+            )
+
+
+async def suspend(
+    connection: Connection, subscription: Subscription, reason: str, now: datetime
+) -> Subscription:
+    """Sends nothing more for now. What happens meanwhile is owed. The subscription must be locked."""
+    if subscription.status is Status.suspended:
+        return subscription
+    await subscriptions.set_status(
+        connection, subscription.id, Status.suspended, now=now, reason=reason
+    )
+    await deliveries.park(connection, subscription.id)
+    return replace(subscription, status=Status.suspended, suspended_at=now, reason=reason)
+
+
+async def resume(
+    connection: Connection, subscription: Subscription, challenge: str, now: datetime
+) -> Subscription:
+    """Sends again, beginning with what was owed meanwhile. The subscription must be locked.
+
+    An endpoint that has not consented is asked (again); one that had is not.
+
+    Raises:
+        WrongState: it is not suspended.
+    """
+    if subscription.status is not Status.suspended:
+        raise WrongState(f"The subscription is {subscription.status}, not suspended.")
+    if subscription.verified_at is None:
+        await subscriptions.set_status(connection, subscription.id, Status.pending, now=now)
+        await _ask_consent(connection, subscription.id, challenge, now)
+        return replace(subscription, status=Status.pending, suspended_at=None, reason="")
+    await subscriptions.set_status(connection, subscription.id, Status.active, now=now)
+    await deliveries.unpark(connection, subscription.id, now)
+    return replace(subscription, status=Status.active, suspended_at=None, reason="")
+
+
+async def remove(connection: Connection, subscription: Subscription, now: datetime) -> None:
+    """Ends it for ever; what is owed is withdrawn, what was recorded stays. Must be locked."""
+    await subscriptions.set_status(connection, subscription.id, Status.removed, now=now)
+    await deliveries.withdraw(connection, subscription.id, now)
+
+
+async def _ask_consent(
+    connection: Connection, subscription_id: SubscriptionId, challenge: str, now: datetime
+) -> None:
+    """Owes a challenge, and takes back an earlier one that waits: one is asked at a time."""
+    await deliveries.withdraw(connection, subscription_id, now, kind=deliveries.VERIFY)
+    said = json.dumps({"challenge": challenge}, separators=(",", ":"))
+    await deliveries.owe(connection, [Debt(subscription_id, deliveries.VERIFY, data=said)], now)

@@ -1,0 +1,163 @@
+"""Logs and metrics: one canonical line per unit of work, and what Prometheus scrapes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SLOW = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 3_600, 21_600, 86_400, 259_200)
+
+requests = Counter(
+    "forewarn_requests",
+    "HTTP requests answered, by method, route and status.",
+    ("method", "route", "status"),
+    registry=REGISTRY,
+)
+request_seconds = Histogram(
+    "forewarn_request_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ("method", "route"),
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+signals = Counter(
+    "forewarn_signals",
+    "Signals received, by outcome: accepted, duplicate, revised, late, rejected.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+ingest_seconds = Histogram(
+    "forewarn_ingest_transaction_seconds",
+    "Time of one ingest transaction, from its first lock to its commit.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+ingest_requests_per_transaction = Histogram(
+    "forewarn_ingest_requests_per_transaction",
+    "Requests that one ingest transaction commits together.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    registry=REGISTRY,
+)
+transitions = Counter(
+    "forewarn_transitions",
+    "Transitions of alerts, by mechanism and type.",
+    ("mechanism", "type"),
+    registry=REGISTRY,
+)
+rule_failures = Counter(
+    "forewarn_rule_failures",
+    "Rules that raised and became not_evaluable, by mechanism and rule.",
+    ("mechanism", "rule"),
+    registry=REGISTRY,
+)
+sweeps = Counter(
+    "forewarn_sweeps", "Evaluations caused by time, by outcome.", ("outcome",), registry=REGISTRY
+)
+attempts = Counter(
+    "forewarn_attempts", "Delivery attempts, by verdict.", ("verdict",), registry=REGISTRY
+)
+attempt_seconds = Histogram(
+    "forewarn_attempt_seconds", "Time of one delivery attempt.", buckets=_FAST, registry=REGISTRY
+)
+delivery_seconds = Histogram(
+    "forewarn_delivery_seconds",
+    "Time from the commit of a transition to its delivery to one endpoint.",
+    buckets=_SLOW,
+    registry=REGISTRY,
+)
+database_reachable = Gauge(
+    "forewarn_database_reachable",
+    "1 while the database answers, 0 while it does not.",
+    registry=REGISTRY,
+)
+
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+SCRAPE_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def scrape() -> bytes:
+    """All metrics in the OpenMetrics text format."""
+    text: bytes = generate_latest(REGISTRY)  # type: ignore[no-untyped-call]
+    return text
+
+
+def configure(level: str, form: Literal["json", "console"]) -> None:
+    """Sends our lines and those of the libraries to standard error in one format. Call once, at start."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    rendering: list[structlog.types.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # no values of variables
+            )]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [stream]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "apscheduler", "alembic", "httpx"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        library.setLevel(logging.WARNING)
+
+
+def line(event: str, *, level: str = "info", **fields: Any) -> None:
+    """Writes one line. ``event`` is past tense and names its room: ``delivery.attempted``."""
+    getattr(structlog.get_logger(), level)(event, **fields)
+
+
+@contextmanager
+def unit_of_work(event: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Writes one canonical line when the block ends, with its time and what was put in the dict.
+
+    A block that raises is written at level error with the exception, which goes on to the caller.
+    A block that sets ``"skip"`` to true writes nothing, for a unit that found no work.
+    """
+    found: dict[str, Any] = {}
+    started = perf_counter()
+    try:
+        yield found
+    except Exception:
+        line(event, level="error", exc_info=True, **_merged(fields, found, started))
+        raise
+    if not found.pop("skip", False):
+        line(event, **_merged(fields, found, started))
+
+
+def _merged(fields: Mapping[str, Any], found: Mapping[str, Any], started: float) -> dict[str, Any]:
+    return {**fields, **found, "milliseconds": round((perf_counter() - started) * 1000, 2)}

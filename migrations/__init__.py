@@ -1,0 +1,1 @@
+"""The schema's history: the only way the schema is made, in tests too."""

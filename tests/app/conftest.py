@@ -1,0 +1,46 @@
+"""The whole service in this process, on the real database, asked over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app import access
+from app.main import create_app
+from app.settings import Settings
+
+Connect = Callable[..., "httpx.AsyncClient"]
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The service, opened."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def caller(service: FastAPI) -> AsyncIterator[Callable[..., object]]:
+    """Makes clients with keys of their own, given a name, a role and a party."""
+    async with AsyncExitStack() as stack:
+
+        async def connect(name: str, role: str = "partner", party: str = "") -> httpx.AsyncClient:
+            async with service.state.house.database.begin() as connection:
+                key = await access.issue_key(
+                    connection, name=name, role=role, party=party, now=datetime.now(UTC)
+                )
+            return await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(service, raise_app_exceptions=False),
+                    base_url="http://forewarn",
+                    headers={"Authorization": f"Bearer {key.token}"},
+                )
+            )
+
+        yield connect

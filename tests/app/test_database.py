@@ -1,0 +1,168 @@
+"""The database: transactions, migrations, and what is said when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.database import Database, DatabaseAway, SchemaBehind, head_revision
+
+
+async def _tables(database: Database) -> set[str]:
+    async with database.begin() as connection:
+        rows = await connection.execute(
+            text("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')")
+        )
+        return {str(row[0]) for row in rows if not str(row[0]).startswith(("pg_", "sql_"))}
+
+
+async def test_the_schema_goes_up_and_down_and_up_again(database: Database) -> None:
+    full = await _tables(database)
+    assert {"signals", "alerts", "deliveries"} <= full
+    await database.migrate_down("base")
+    assert await _tables(database) == {"alembic_version"}
+    assert await database.revision() is None
+    with pytest.raises(SchemaBehind, match="forewarn migrate"):
+        await database.check_revision()
+    await database.migrate()
+    assert await database.revision() == head_revision()
+    assert await _tables(database) == full
+
+
+async def test_two_that_migrate_at_once_wait_for_each_other(
+    database: Database, database_url: str
+) -> None:
+    await database.migrate_down("base")
+    other = Database(database_url)
+    await asyncio.gather(database.migrate(), other.migrate())
+    await database.check_revision()
+    await other.close()
+
+
+async def test_a_transaction_commits_at_the_end_and_not_when_it_raises(database: Database) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("CREATE TABLE kept (n int)"))
+    with pytest.raises(RuntimeError):
+        async with database.begin() as connection:
+            await connection.execute(text("INSERT INTO kept VALUES (1)"))
+            raise RuntimeError
+    async with database.begin() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM kept"))).scalar_one() == 0
+
+
+async def test_ingest_connections_make_their_plans_once(database: Database) -> None:
+    async with database.ingest() as connection:
+        assert (
+            await connection.execute(text("SHOW plan_cache_mode"))
+        ).scalar_one() == "force_generic_plan"
+    async with database.begin() as connection:
+        assert (await connection.execute(text("SHOW plan_cache_mode"))).scalar_one() == "auto"
+
+
+@pytest.mark.parametrize(
+    ("url", "because"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/none", "nothing listens there"),
+        ("postgresql:///none?host=/nowhere", "the socket folder does not exist"),
+        ("postgresql://nobody@127.0.0.1:1,127.0.0.1:2/none", "none of several hosts listens"),
+    ],
+)
+async def test_an_unreachable_database_is_away(url: str, because: str) -> None:
+    database = Database(url)
+    assert not await database.is_ready(), because
+    with pytest.raises(DatabaseAway):
+        async with database.begin():
+            pass
+    await database.close()
+
+
+async def test_of_several_hosts_the_one_that_answers_is_used(database_url: str) -> None:
+    socket_folder = database_url.partition("?host=")[2]
+    database = Database(
+        f"{database_url.partition('?')[0]}?host=/nowhere,{socket_folder}&port=5432,5432"
+    )
+    assert await database.is_ready()
+    await database.close()
+
+
+async def test_a_killed_connection_is_away_once_and_then_replaced(database: Database) -> None:
+    kill = text("SELECT pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(DatabaseAway):
+        async with database.begin() as connection:
+            await connection.execute(kill)
+    assert await database.is_ready()
+
+
+async def test_a_host_that_turned_read_only_is_away(database: Database) -> None:
+    with pytest.raises(DatabaseAway):
+        async with database.begin() as connection:
+            await connection.execute(text("SET TRANSACTION READ ONLY"))
+            await connection.execute(text("CREATE TABLE refused (n int)"))
+
+
+async def test_a_fault_of_ours_is_not_called_away(database: Database) -> None:
+    with pytest.raises(Exception, match="no_such_table"):
+        async with database.begin() as connection:
+            await connection.execute(text("SELECT * FROM no_such_table"))
+
+
+async def test_one_hears_what_another_notifies(database: Database) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with database.listening("forewarn_test", heard.put_nowait) as lost:
+        async with database.begin() as connection:
+            await connection.execute(text("SELECT pg_notify('forewarn_test', 'now')"))
+        assert await asyncio.wait_for(heard.get(), 5) == "now"
+        assert not lost.is_set()
+        async with database.begin() as connection:
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        await asyncio.wait_for(lost.wait(), 5)
+
+
+async def test_only_one_holds_an_advisory_lock(database: Database) -> None:
+    async with database.holding(7) as mine:
+        assert mine is not None
+        async with database.holding(7) as theirs:
+            assert theirs is None
+    async with database.holding(7) as mine:
+        assert mine is not None
+
+
+async def test_the_tables_that_the_code_sees_are_those_that_the_migrations_make(
+    database: Database,
+) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from app import tables
+
+    async with database.begin() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(
+                MigrationContext.configure(
+                    sync,
+                    opts={
+                        "include_name": lambda name, kind, parent: (
+                            kind != "table" or not str(name).startswith("signals_")
+                        ),
+                        "compare_server_default": False,
+                    },
+                ),
+                tables.metadata,
+            )
+        )
+    assert differences == []
+
+
+def test_the_migrations_folder_is_found_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert head_revision()

@@ -1,0 +1,344 @@
+"""Accepting signals: what is stored, what each item is told, what is judged; on real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from alerts.lifecycle import AlertState
+from alerts.signals import PartnerId, Sample, SeriesKey, Severity
+from app import documents, store
+from app.database import Database, DatabaseAway
+from app.evaluate import Policy, sweep
+from app.ingest import Arrival, Behind, Intake, Receipt, Status
+from app.store.series import packed
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+AURORA, BALTICA = PartnerId(1), PartnerId(2)
+CHIPS = SeriesKey("semiconductors", "lead_time", "chips")
+PRICE = SeriesKey("semiconductors", "price_index", "gallium")
+VOLUME = SeriesKey("semiconductors", "export_volume", "gallium", "CN")
+CONTROL = SeriesKey("semiconductors", "export_control", "gallium", "CN")
+SUEZ = SeriesKey("shipping", "chokepoint_transits", "", "suez")
+
+
+@pytest.fixture
+async def policy(database: Database) -> Policy:
+    """The policy that ships, its profiles known to the database; and two partners."""
+    read = [documents.read_profile(path) for path in documents.shipped_profiles()]
+    async with database.begin() as connection:
+        for document in read:
+            await store.profiles.keep(connection, document, NOW)
+        for name in ("aurora", "baltica"):
+            await store.partners.keep(connection, name, "", NOW)
+    return Policy(documents.load_catalogue(), {d.profile.id: d.profile for d in read})
+
+
+@pytest.fixture
+def intake(database: Database, policy: Policy) -> Intake:
+    return Intake(database, policy, lanes=2)
+
+
+def month(number: int, year: int = 2021) -> datetime:
+    return datetime(year + (number - 1) // 12, (number - 1) % 12 + 1, 28, tzinfo=UTC)
+
+
+def lead_time(at: datetime, value: float | None, partner: PartnerId = AURORA) -> Arrival:
+    return Arrival(partner, CHIPS, at, value)
+
+
+async def _count(database: Database, table: str) -> int:
+    async with database.begin() as connection:
+        return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
+
+
+async def _open(database: Database) -> dict[str, Severity]:
+    async with database.begin() as connection:
+        found = await store.alerts.all_open(connection)
+    return {f"{s.sector}/{s.good}/{s.place}": k.alert.severity for s, k in found.items()}
+
+
+async def _state(database: Database, key: SeriesKey) -> store.series.SeriesState:
+    async with database.begin() as connection:
+        ids = await store.series.find_or_make(connection, [key], NOW)
+        return (await store.series.states(connection, list(ids.values())))[ids[key]]
+
+
+async def test_each_item_is_told_what_became_of_it(intake: Intake) -> None:
+    told = await intake.accept([lead_time(month(1), 13.0), lead_time(month(3), 13.5)], NOW)
+    assert told == Receipt([Status.accepted, Status.accepted], [])
+    told = await intake.accept(
+        [
+            lead_time(month(3), 13.5),
+            lead_time(month(3), 13.75),
+            lead_time(month(2), 13.25),
+            lead_time(month(9), None),
+            Arrival(AURORA, CHIPS, month(3), 12.0, revision=2),
+            Arrival(AURORA, CHIPS, month(3), 13.75, revision=2),
+        ],
+        NOW,
+    )
+    assert told.statuses == [
+        Status.duplicate,
+        Status.revised,
+        Status.late,
+        Status.unknown,
+        Status.conflict,
+        Status.duplicate,
+    ]
+
+
+async def test_the_same_batch_again_changes_nothing(intake: Intake, database: Database) -> None:
+    batch = [lead_time(month(n), 12.0 + n) for n in range(1, 6)]
+    first = await intake.accept(batch, NOW)
+    before = await _state(database, CHIPS)
+    again = await intake.accept(batch, NOW)
+    assert first.refs == ["TTC-SEMI-2026-0001"]
+    assert set(again.statuses) == {Status.duplicate}
+    assert again.refs == []
+    assert await _state(database, CHIPS) == before
+    assert await _count(database, "signals") == 5
+
+
+async def test_a_repeated_item_within_one_batch_is_a_duplicate(intake: Intake) -> None:
+    told = await intake.accept([lead_time(month(1), 13.0), lead_time(month(1), 13.0)], NOW)
+    assert told.statuses == [Status.accepted, Status.duplicate]
+
+
+async def test_a_breach_opens_an_alert_in_the_transaction_that_stores_it(
+    intake: Intake, database: Database
+) -> None:
+    told = await intake.accept([lead_time(month(2), 14.0), lead_time(month(3), 16.0)], NOW)
+    assert told.refs == ["TTC-SEMI-2026-0001"]
+    assert await _open(database) == {"semiconductors/chips/": Severity.moderate}
+    assert await _count(database, "transitions") == 2
+    assert await _count(database, "alert_signals") == 2
+
+
+async def test_a_revised_observation_updates_the_alert_it_fed(
+    intake: Intake, database: Database
+) -> None:
+    await intake.accept([lead_time(month(3), 16.0), lead_time(month(4), 17.0)], NOW)
+    told = await intake.accept([lead_time(month(3), 18.1)], NOW)
+    assert told == Receipt([Status.revised], ["TTC-SEMI-2026-0001"])
+    async with database.begin() as connection:
+        kept = await store.alerts.by_ref(connection, "TTC-SEMI-2026-0001")
+        assert kept is not None
+        timeline = await store.alerts.timeline(connection, kept.id, after=1, limit=10)
+    assert kept.alert.severity is Severity.moderate
+    assert [t["type"] for t in timeline] == ["alert.updated"]
+    assert "revised from 16 weeks to 18.1 weeks" in timeline[0]["reason"]
+
+
+async def test_a_retraction_judges_the_series_again(intake: Intake, database: Database) -> None:
+    await intake.accept([lead_time(month(1), 13.0), lead_time(month(2), 21.0)], NOW)
+    assert await _open(database) == {"semiconductors/chips/": Severity.severe}
+    told = await intake.accept([lead_time(month(2), None)], NOW)
+    assert told.statuses == [Status.revised]
+    assert await _open(database) == {"semiconductors/chips/": Severity.none}
+    state = await _state(database, CHIPS)
+    assert (state.last_observed_at, state.last_value) == (month(1), 13.0)
+
+
+async def test_two_partners_on_one_observation_count_as_their_median(
+    intake: Intake, database: Database
+) -> None:
+    await intake.accept([lead_time(month(1), 13.0)], NOW)
+    told = await intake.accept([lead_time(month(1), 15.0, BALTICA)], NOW)
+    assert told.statuses == [Status.accepted]
+    state = await _state(database, CHIPS)
+    assert (state.last_value, state.observations) == (14.0, 1)
+    assert await _open(database) == {"semiconductors/chips/": Severity.minor}
+
+
+async def test_any_order_of_arrival_ends_in_the_same_state(
+    database: Database, policy: Policy
+) -> None:
+    values = [13.0, 14.5, 16.0, 17.0, 13.5, 13.5, 26.0, 12.0, 12.0, 19.0]
+    batch = [lead_time(month(n), value) for n, value in enumerate(values, start=1)]
+    ends = set()
+    for seed in range(4):
+        async with database.begin() as connection:
+            await connection.execute(
+                text(
+                    "TRUNCATE signals, series_state, series, findings, alert_signals, "
+                    "transitions, alerts CASCADE"
+                )
+            )
+        shuffled = list(batch)
+        random.Random(seed).shuffle(shuffled)
+        intake = Intake(database, policy, lanes=2)
+        for arrival in shuffled:
+            await intake.accept([arrival], NOW)
+        state = await _state(database, CHIPS)
+        ends.add((state.last_observed_at, state.last_value, state.observations, state.ring))
+        assert await _open(database) == {"semiconductors/chips/": Severity.moderate}
+    assert ends == {
+        (month(10), 19.0, 10, packed(Sample(a.observed_at, a.value or 0.0) for a in batch))
+    }
+
+
+async def test_windows_longer_than_the_ring_are_read_from_the_record(
+    intake: Intake, database: Database
+) -> None:
+    """84 days of transits are more than the 32 samples of the ring."""
+    start = datetime(2023, 1, 1, tzinfo=UTC)
+    days = [start + timedelta(days=n) for n in range(120)]
+    steady = [Arrival(AURORA, SUEZ, day, 70.0 + day.day % 3) for day in days]
+    for first in range(0, 120, 10):
+        await intake.accept(steady[first : first + 10], NOW)
+    assert await _open(database) == {}
+    fall = [Arrival(AURORA, SUEZ, days[-1] + timedelta(days=n), 40.0) for n in range(1, 9)]
+    for arrival in fall:
+        await intake.accept([arrival], NOW)
+    assert await _open(database) == {"shipping//suez": Severity.moderate}
+
+
+async def test_one_batch_and_many_end_alike(database: Database, policy: Policy) -> None:
+    start = datetime(2023, 1, 1, tzinfo=UTC)
+    values = [70.0] * 90 + [30.0] * 40 + [71.0] * 60
+    batch = [
+        Arrival(AURORA, SUEZ, start + timedelta(days=n), value) for n, value in enumerate(values)
+    ]
+    seen = []
+    for size in (190, 7):
+        async with database.begin() as connection:
+            await connection.execute(
+                text(
+                    "TRUNCATE signals, series_state, series, findings, alert_signals, "
+                    "transitions, alerts, alert_numbers RESTART IDENTITY CASCADE"
+                )
+            )
+        intake = Intake(database, policy, lanes=2)
+        for first in range(0, len(batch), size):
+            await intake.accept(batch[first : first + size], NOW)
+        async with database.begin() as connection:
+            kept = await store.alerts.by_ref(connection, "HW-2026-0001")
+            assert kept is not None
+            seen.append(
+                (kept.alert, await store.alerts.timeline(connection, kept.id, after=0, limit=50))
+            )
+    assert seen[0] == seen[1]
+    assert seen[0][0].state is AlertState.resolved
+
+
+async def test_fifty_partners_with_the_same_signals_open_one_alert_each(
+    database: Database, policy: Policy
+) -> None:
+    """Every partner's word is kept once; what it means is one alert a good, however many say it."""
+    goods = policy.catalogue.goods_of("semiconductors")[:10]
+    batch = [
+        (SeriesKey("semiconductors", "lead_time", good), month(n), 13.0 + n * 0.05)
+        for good in goods
+        for n in range(1, 101)
+    ]
+    intakes = [Intake(database, policy, lanes=2), Intake(database, policy, lanes=2)]
+
+    async def report(number: int) -> Receipt:
+        partner = PartnerId(100 + number)
+        arrivals = [Arrival(partner, key, at, value) for key, at, value in batch]
+        await intakes[number % 2].accept(arrivals, NOW)
+        return await intakes[number % 2].accept(arrivals, NOW)
+
+    told = await asyncio.gather(*(report(number) for number in range(50)))
+    assert all(set(receipt.statuses) == {Status.duplicate} for receipt in told)
+    assert await _count(database, "signals") == 50 * 1_000
+    assert set((await _open(database)).values()) == {Severity.moderate}
+    assert await _count(database, "alerts") == len(goods)
+
+
+async def test_fifty_clients_of_one_partner_store_the_same_signals_once(
+    database: Database, policy: Policy, intake: Intake
+) -> None:
+    batch = [lead_time(month(n, 1950), 10.0) for n in range(1, 901)]
+    told = await asyncio.gather(*(intake.accept(batch, NOW) for _ in range(50)))
+    outcomes = [status for receipt in told for status in receipt.statuses]
+    assert outcomes.count(Status.accepted) == 900
+    assert outcomes.count(Status.duplicate) == 49 * 900
+    assert await _count(database, "signals") == 900
+
+
+async def test_series_of_one_good_in_two_lanes_share_its_alert(
+    database: Database, policy: Policy
+) -> None:
+    """Volume, price and control of gallium are judged by two processes at once."""
+
+    def arrivals() -> Sequence[Arrival]:
+        a_year = [Arrival(AURORA, VOLUME, month(n, 2022), 7_800.0) for n in range(1, 13)]
+        prices = [Arrival(AURORA, PRICE, month(n, 2023), 100.0) for n in range(1, 7)]
+        return [*a_year, *prices]
+
+    first, second = (Intake(database, policy, lanes=2) for _ in range(2))
+    await first.accept(arrivals(), NOW)
+    at = month(7, 2023)
+    told = await asyncio.gather(
+        first.accept([Arrival(AURORA, VOLUME, at, 0.0)], NOW),
+        second.accept([Arrival(BALTICA, PRICE, at, 150.0)], NOW),
+        first.accept(
+            [Arrival(AURORA, CONTROL, at, 3.0, detail='{"origin":"government"}', is_event=True)],
+            NOW,
+        ),
+    )
+    assert {ref for receipt in told for ref in receipt.refs} == {"TTC-SEMI-2026-0001"}
+    assert await _open(database) == {"semiconductors/gallium/": Severity.severe}
+    async with database.begin() as connection:
+        kept = await store.alerts.by_ref(connection, "TTC-SEMI-2026-0001")
+        assert kept is not None
+        explained = (await store.alerts.last_explanations(connection, [kept.id]))[kept.id]
+    assert {f["rule"] for f in explained["findings"]} == {
+        "export-volume",
+        "price",
+        "export-control",
+    }
+
+
+async def test_a_bad_request_fails_alone(database: Database, policy: Policy) -> None:
+    intake = Intake(database, policy, lanes=1)
+    bad = Arrival(AURORA, CHIPS, month(1), 13.0, detail="\ud800")
+    good = [Arrival(AURORA, CHIPS, month(n), 13.0) for n in range(2, 6)]
+    await intake.accept([lead_time(month(1, 2020), 13.0)], NOW)
+    told = await asyncio.gather(
+        intake.accept([good[0]], NOW),
+        intake.accept([bad], NOW),
+        *(intake.accept([arrival], NOW) for arrival in good[1:]),
+        return_exceptions=True,
+    )
+    assert isinstance(told[1], Exception)
+    assert [t.statuses for t in told if isinstance(t, Receipt)] == [[Status.accepted]] * 4
+    assert await _count(database, "signals") == 5
+
+
+async def test_more_than_can_wait_is_refused(database: Database, policy: Policy) -> None:
+    intake = Intake(database, policy, lanes=1, most_waiting=10)
+    with pytest.raises(Behind):
+        await intake.accept([lead_time(month(n), 13.0) for n in range(1, 12)], NOW)
+    assert await _count(database, "signals") == 0
+
+
+async def test_a_database_that_is_away_is_said_so(tmp_path: object, policy: Policy) -> None:
+    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(DatabaseAway):
+        await Intake(away, policy).accept([lead_time(month(1), 13.0)], NOW)
+    await away.close()
+
+
+async def test_a_feed_that_goes_quiet_is_stale_and_clears_nothing(
+    intake: Intake, database: Database, policy: Policy
+) -> None:
+    at = NOW - timedelta(days=10)
+    await intake.accept([lead_time(at, 17.0)], NOW)
+    for days, state in ((30, "firing"), (60, "stale"), (200, "no_data")):
+        await sweep(database, policy, at + timedelta(days=days))
+        async with database.begin() as connection:
+            row = await connection.execute(text("SELECT state, severity FROM findings"))
+            assert tuple(row.one()) == (state, int(Severity.moderate)), days
+    assert await _open(database) == {"semiconductors/chips/": Severity.moderate}
+    await intake.accept([lead_time(at + timedelta(days=201), 17.0)], NOW)
+    async with database.begin() as connection:
+        row = await connection.execute(text("SELECT state FROM findings"))
+        assert row.scalar_one() == "firing"

@@ -1,0 +1,599 @@
+"""The way out: whatever an endpoint, its name or its network does becomes an outcome.
+
+Endpoints here are real sockets that send exact bytes; names are resolved over real UDP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import tracemalloc
+from asyncio import StreamReader as Reader
+from asyncio import StreamWriter as Writer
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from time import perf_counter
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from alerts.retries import ErrorCode, Outcome
+from app import outbound
+from app.outbound import EndpointRefused, Outbound, Policy
+from app.outbound.names import Names
+from app.settings import Settings
+from tests.app.nameserver import name_server
+
+Manner = Callable[[Reader, Writer], Awaitable[None]]
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+
+
+def settings(**changes: object) -> Settings:
+    given = {"webhook_allow": LOOPBACK, "webhook_allow_http": True, "webhook_timeout_seconds": 3}
+    return Settings.model_validate({**given, **changes})
+
+
+@asynccontextmanager
+async def endpoint(
+    manner: Manner, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A server that treats every connection in that manner; gives its port."""
+    busy: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        busy.add(task)
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await manner(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, host, port, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in busy:
+            task.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def request(reader: Reader) -> bytes:
+    """One whole request."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length:")
+    )
+    return head + await reader.readexactly(length)
+
+
+def answers(raw: bytes, heard: list[bytes] | None = None) -> Manner:
+    """Answers every request on a connection with the same bytes, then closes if they end it."""
+
+    async def manner(reader: Reader, writer: Writer) -> None:
+        while True:
+            said = await request(reader)
+            if heard is not None:
+                heard.append(said)
+            writer.write(raw)
+            await writer.drain()
+            if b"content-length" not in raw:
+                return
+
+    return manner
+
+
+async def post(url: str, out: Outbound | None = None, body: bytes = b"{}") -> Outcome:
+    given = out or Outbound(settings())
+    try:
+        return await given.post(url, {"content-type": "application/json"}, body)
+    finally:
+        if out is None:
+            await given.close()
+
+
+async def test_an_answer_comes_back_whole_and_the_request_says_what_it_must() -> None:
+    heard: list[bytes] = []
+    async with endpoint(answers(OK, heard)) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/hook?x=1", body=b'{"a":1}')
+    assert (outcome.status, outcome.error, outcome.answer) == (200, None, b"ok")
+    assert outcome.milliseconds > 0
+    head, _, body = heard[0].partition(b"\r\n\r\n")
+    assert body == b'{"a":1}'
+    lines = head.lower().split(b"\r\n")
+    assert lines[0] == b"post /hook?x=1 http/1.1"
+    assert b"accept-encoding: identity" in lines
+    assert b"content-type: application/json" in lines
+    assert not [line for line in lines if line.startswith((b"cookie", b"authorization"))]
+
+
+async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+    elsewhere: list[bytes] = []
+    async with endpoint(answers(OK, elsewhere)) as other:
+        moved = f"HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:{other}/\r\ncontent-length: 0\r\n\r\n"
+        async with endpoint(answers(moved.encode())) as port:
+            outcome = await post(f"http://127.0.0.1:{port}/")
+    assert outcome.status == 307
+    assert elsewhere == []
+
+
+async def test_an_endless_answer_is_cut_off_and_costs_no_memory() -> None:
+    sent = 0
+
+    async def endless(reader: Reader, writer: Writer) -> None:
+        nonlocal sent
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+            sent += 65_536
+
+    tracemalloc.start()
+    async with endpoint(endless) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (outcome.status, outcome.error) == (200, ErrorCode.too_large)
+    assert len(outcome.answer) == 65_536
+    assert outcome.milliseconds < 2_000
+    assert peak < 8 * 2**20
+    assert sent < 32 * 2**20  # what sockets buffer, not more
+
+
+async def test_an_answer_that_drips_ends_at_the_deadline_of_the_whole_attempt() -> None:
+    closed = asyncio.Event()
+
+    async def drips(reader: Reader, writer: Writer) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        try:
+            while True:
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        finally:
+            closed.set()
+
+    out = Outbound(settings(webhook_timeout_seconds=0.5))
+    async with endpoint(drips) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/", out)
+        async with asyncio.timeout(2):
+            await closed.wait()  # our side was closed, not kept for another request
+    await out.close()
+    assert (outcome.status, outcome.error) == (200, ErrorCode.timeout)
+    assert outcome.detail == "Within 0.5 s the answer did not end."
+    assert 450 < outcome.milliseconds < 1_500
+
+
+async def _says_nothing(reader: Reader, writer: Writer) -> None:
+    await reader.read()
+
+
+async def _talks_first(reader: Reader, writer: Writer) -> None:
+    writer.write(OK)
+    await reader.read()
+
+
+async def _hangs_up(reader: Reader, writer: Writer) -> None:
+    await request(reader)
+
+
+async def _resets(reader: Reader, writer: Writer) -> None:
+    await reader.read(1)
+    writer.transport.abort()
+
+
+async def _endless_head(reader: Reader, writer: Writer) -> None:
+    await request(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"x-more: yes\r\n" * 1_000)
+        await writer.drain()
+
+
+async def _endless_interim_answers(reader: Reader, writer: Writer) -> None:
+    await request(reader)
+    while True:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("manner", "status", "error"),
+    [
+        (_says_nothing, None, ErrorCode.timeout),  # accepts, never answers
+        (_hangs_up, None, ErrorCode.connect),  # reads, then closes
+        (_resets, None, ErrorCode.connect),  # resets in the middle
+        (answers(b"ssh-2.0-OpenSSH_9.9\r\n"), None, ErrorCode.invalid_http),  # another protocol
+        (answers(b"\x00\xff\xfe garbage\r\n\r\n"), None, ErrorCode.invalid_http),
+        (answers(b"HTTP/1.1 banana\r\n\r\n"), None, ErrorCode.invalid_http),  # no status
+        (answers(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n"), None, ErrorCode.invalid_http),
+        (
+            answers(b"HTTP/1.1 200 OK\r\n" + b"a" * 99_999),
+            None,
+            ErrorCode.invalid_http,
+        ),  # a long line
+        (_endless_head, None, ErrorCode.invalid_http),
+        (_endless_interim_answers, None, ErrorCode.timeout),
+        (
+            answers(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"),
+            200,
+            ErrorCode.invalid_http,
+        ),  # breaks off
+        (
+            answers(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"),
+            200,
+            ErrorCode.invalid_http,
+        ),  # no such chunk
+    ],
+)
+async def test_whatever_an_endpoint_does_is_an_outcome(
+    manner: Manner, status: int | None, error: ErrorCode
+) -> None:
+    out = Outbound(settings(webhook_timeout_seconds=0.7))
+    async with endpoint(manner) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/", out)
+    await out.close()
+    assert outcome.error == error, outcome
+    if status is not None:
+        assert outcome.status in {status, None}
+    assert outcome.detail.endswith(".")
+
+
+async def test_a_compressed_answer_is_not_unpacked() -> None:
+    bomb = b"\x1f\x8b" + b"\0" * 30
+    raw = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 32\r\n\r\n" + bomb
+    async with endpoint(answers(raw)) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/")
+    assert (outcome.error, outcome.answer) == (None, bomb)
+
+
+async def test_a_refused_connection_says_so() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        outcome = await post(f"http://127.0.0.1:{unused.getsockname()[1]}/")
+    assert outcome.error is ErrorCode.connect
+    assert "refused" in outcome.detail.lower()
+
+
+async def test_the_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxied: list[bytes] = []
+    async with endpoint(answers(OK, proxied)) as proxy, endpoint(answers(OK)) as port:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
+        outcome = await post(f"http://127.0.0.1:{port}/")
+    assert outcome.status == 200
+    assert proxied == []
+
+
+async def test_a_connection_is_kept_for_the_next_request_and_made_anew_when_it_was_closed() -> None:
+    connections = 0
+
+    async def counted(reader: Reader, writer: Writer) -> None:
+        nonlocal connections
+        connections += 1
+        for _ in range(2):
+            await request(reader)
+            writer.write(OK)
+            await writer.drain()
+
+    out = Outbound(settings())
+    async with endpoint(counted) as port:
+        for _ in range(2):
+            assert (await post(f"http://127.0.0.1:{port}/", out)).status == 200
+        assert connections == 1
+        await asyncio.sleep(0.05)  # the endpoint closes after two
+        assert (await post(f"http://127.0.0.1:{port}/", out)).status == 200
+        assert connections == 2
+    await out.close()
+
+
+# --- which endpoints -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://hooks.example.org/", "plain http"),
+        ("ftp://hooks.example.org/", "begin with https"),
+        ("hooks.example.org", "begin with https"),
+        ("https://", "host must be a name"),
+        ("https://user:word@hooks.example.org/", "user name"),
+        ("https://@hooks.example.org/", "user name"),
+        ("https://hooks.example.org/#part", "fragment"),
+        ("https://hooks.example.org:25/", "port must be one of 443, 8443"),
+        ("https://hooks.example.org:0/", "port must be one of"),
+        ("https://hooks.example.org:99999/", "cannot be read|port must be"),
+        ("https://hooks.example.org/a b", "characters"),
+        ("https://hooks.example.org\\@10.0.0.1/", "characters"),
+        ("https://hooks.example.org/\x00", "characters"),
+        ("https://127.0.0.1/", "loopback"),
+        ("https://127.1/", "usual form"),  # 127.0.0.1 to a resolver, as are the next four
+        ("https://2130706433/", "usual form"),
+        ("https://0x7f000001/", "usual form"),
+        ("https://0177.0.0.1/", "cannot be read"),
+        ("https://0x7f.0.0.0x1/", "usual form"),
+        ("https://127.0.0.1./", "usual form"),
+        ("https://①②⑦.⓪.⓪.①/", "loopback|usual form|cannot be read"),
+        ("https://10.1.2.3/", "private"),
+        ("https://172.31.255.255/", "private"),
+        ("https://192.168.0.1/", "private"),
+        ("https://100.64.0.1/", "carrier"),
+        ("https://169.254.169.254/latest/meta-data", "metadata"),
+        ("https://168.63.129.16/", "cloud"),
+        ("https://0.0.0.0/", "very network"),
+        ("https://224.0.0.1/", "multicast"),
+        ("https://255.255.255.255/", "reserved"),
+        ("https://[::1]/", "loopback"),
+        ("https://[::]/", "IPv6 form"),
+        ("https://[::ffff:127.0.0.1]/", "IPv6 form"),
+        ("https://[::ffff:7f00:1]/", "IPv6 form"),
+        ("https://[64:ff9b::7f00:1]/", "NAT64"),
+        ("https://[64:ff9b:1::1]/", "NAT64"),
+        ("https://[2002:7f00:1::]/", "6to4"),
+        ("https://[2001:0:1::1]/", "Teredo"),
+        ("https://[fd00:ec2::254]/", "private"),
+        ("https://[fe80::1]/", "link-local"),
+        ("https://[fec0::1]/", "site-local"),
+        ("https://[ff02::1]/", "multicast"),
+        ("https://[5f00::1]/", "not a public unicast"),
+        ("https://[4000::1]/", "not a public unicast"),
+        ("https://" + "a" * 2_100, "longer than 2048"),
+        ("https://-.example.org/", "host must be a name|cannot be read"),
+        ("https://a..b/", "host must be a name|cannot be read"),
+    ],
+)
+def test_an_endpoint_that_may_not_be_sent_to_is_refused_with_a_reason(url: str, why: str) -> None:
+    with pytest.raises(EndpointRefused, match=why):
+        Policy().read(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example.org/a/b?c=d",
+        "https://hooks.example.org:8443/",
+        "https://bücher.example/",
+        "https://8.8.8.8/",
+        "https://[2606:4700::1111]/",
+        "https://xn--bcher-kva.example/",
+    ],
+)
+def test_an_endpoint_on_the_public_internet_may_be_sent_to(url: str) -> None:
+    assert isinstance(Policy().read(url), httpx.URL)
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("http://127.0.0.1:9000/", True),  # any port within an allowed network
+        ("http://127.9.9.9:9000/", True),
+        ("http://10.0.0.1:9000/", False),  # another network
+        ("http://8.8.8.8/", True),  # plain http on its own port
+        ("http://8.8.8.8:9000/", False),  # an odd port elsewhere
+        ("http://[::ffff:127.0.0.1]:9000/", False),  # allowing IPv4 does not allow its disguises
+    ],
+)
+def test_the_allow_list_opens_networks_and_nothing_else(url: str, allowed: bool) -> None:
+    policy = Policy(LOOPBACK, plain_http=True)
+    if allowed:
+        policy.read(url)
+    else:
+        with pytest.raises(EndpointRefused):
+            policy.read(url)
+
+
+@pytest.mark.parametrize("block", ["0.0.0.0/5", "100.0.0.0/8", "172.0.0.0/8", "192.0.0.0/7"])
+def test_every_ipv4_address_that_python_calls_private_is_closed(block: str) -> None:
+    wide = ip_network(block).subnets(new_prefix=20)
+    narrow = (n for c in ("192.0.0.0/16", "198.51.0.0/16") for n in ip_network(c).subnets(8))
+    for network in (*wide, *narrow):
+        probe = ip_address(int(network.network_address) + 1)
+        if not probe.is_global:
+            assert Policy().why_not(probe, 443), probe
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_rebinds_is_dialled_where_it_was_vetted_or_not_at_all() -> None:
+    """The classic attack: an open address while one looks, a closed one while one connects."""
+    honeypot: list[bytes] = []
+    open_one: list[bytes] = []
+
+    def script(name: str, asked: int) -> list[str]:
+        return ["127.0.0.2"] if asked == 0 else ["127.0.0.1"]
+
+    server, resolver, transport = await name_server(script)
+    out = Outbound(settings(webhook_allow="127.0.0.2/32"), lookup=resolver)
+    async with (
+        endpoint(answers(OK, open_one), "127.0.0.2") as port,
+        endpoint(answers(OK, honeypot), "127.0.0.1", port),
+    ):
+        first = await post(f"http://rebind.example:{port}/", out)
+        assert server.asked == ["rebind.example"]  # asked once: what was vetted was dialled
+        await out.close()  # a new connection asks anew
+        second = await post(f"http://rebind.example:{port}/", out)
+    await out.close()
+    transport.close()
+    assert first.status == 200
+    assert second.error is ErrorCode.ssrf_blocked
+    assert second.detail == (
+        "rebind.example is not open to webhooks: 127.0.0.1 is a loopback address."
+    )
+    assert (len(open_one), honeypot) == (1, [])
+
+
+async def test_of_several_addresses_only_the_open_ones_are_dialled() -> None:
+    honeypot: list[bytes] = []
+    _, resolver, transport = await name_server(lambda *_: ["127.0.0.1", "10.0.0.1", "127.0.0.2"])
+    out = Outbound(settings(webhook_allow="127.0.0.2/32"), lookup=resolver)
+    async with (
+        endpoint(answers(OK), "127.0.0.2") as port,
+        endpoint(answers(OK, honeypot), "127.0.0.1", port),
+    ):
+        outcome = await post(f"http://mixed.example:{port}/", out)
+    await out.close()
+    transport.close()
+    assert outcome.status == 200
+    assert honeypot == []
+
+
+async def test_a_url_that_two_libraries_read_differently_is_stopped_at_the_socket() -> None:
+    class Gullible(Policy):
+        def read(self, text: str) -> httpx.URL:
+            return httpx.URL(text)
+
+    honeypot: list[bytes] = []
+    out = Outbound(settings(webhook_allow=""))
+    out.policy = Gullible((), plain_http=True)
+    async with endpoint(answers(OK, honeypot)) as port:
+        for host in ("127.0.0.1", "2130706433", "0x7f000001", "127.1", "localhost", "[::1]"):
+            outcome = await post(f"http://{host}:{port}/", out)
+            assert outcome.error is not None, host
+            assert outcome.status is None
+    await out.close()
+    assert honeypot == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "detail"),
+    [
+        ([], "could not be resolved"),  # no such name
+        (None, "was not resolved within 0.3 s"),  # a name server that never answers
+    ],
+)
+async def test_a_name_without_an_answer_is_a_dns_failure(
+    monkeypatch: pytest.MonkeyPatch, reply: list[str] | None, detail: str
+) -> None:
+    monkeypatch.setattr(outbound, "DNS_SECONDS", 0.3)
+    _, resolver, transport = await name_server(lambda *_: reply)
+    out = Outbound(settings(), lookup=resolver)
+    outcome = await post("http://nowhere.example:9000/", out)
+    await out.close()
+    transport.close()
+    assert outcome.error is ErrorCode.dns
+    assert detail in outcome.detail
+
+
+async def test_the_systems_resolver_is_asked_once_for_a_name_that_many_want(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    go_on = threading.Event()
+
+    def slow(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        go_on.wait(5)
+        return [(2, 1, 6, "", ("192.0.2.1", 0)), (2, 1, 6, "", ("192.0.2.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    names = Names()
+    several = [asyncio.create_task(names("slow.example")) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    several[0].cancel()  # who gives up does not take the answer from the others
+    go_on.set()
+    assert await asyncio.gather(*several[1:]) == [["192.0.2.1"]] * 4
+    assert asked == ["slow.example"]
+
+
+async def test_the_systems_resolver_knows_this_machine() -> None:
+    assert "127.0.0.1" in await Names()("localhost")
+
+
+async def test_a_name_the_system_does_not_know_is_told_to_everyone_who_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    names = Names()
+    told = await asyncio.gather(names("no.example"), names("no.example"), return_exceptions=True)
+    assert [type(error) for error in told] == [socket.gaierror] * 2
+
+
+# --- TLS -----------------------------------------------------------------------------------------
+
+
+def authority(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context with a certificate for that name, and a client's that trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(file)
+    return server, ssl.create_default_context(cafile=str(file))
+
+
+async def test_tls_is_checked_against_the_name_though_the_address_was_pinned(
+    tmp_path: Path,
+) -> None:
+    server, client = authority(tmp_path, "hooks.example")
+    named: list[str | None] = []
+    server.sni_callback = lambda _socket, name, _context: named.append(name)
+    _, resolver, transport = await name_server(lambda *_: ["127.0.0.1"])
+    async with endpoint(answers(OK), tls=server) as port:
+        out = Outbound(settings(), lookup=resolver, tls=client)
+        assert (await post(f"https://hooks.example:{port}/", out)).status == 200
+        other = await post(f"https://other.example:{port}/", out)
+        await out.close()
+        stranger = Outbound(settings(), lookup=resolver)
+        untrusted = await post(f"https://hooks.example:{port}/", stranger)
+        await stranger.close()
+    transport.close()
+    assert named[0] == "hooks.example"
+    assert (other.error, untrusted.error) == (ErrorCode.tls, ErrorCode.tls)
+    assert "not trusted" in other.detail
+
+
+async def test_an_endpoint_that_does_not_speak_tls_or_never_finishes_is_an_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with endpoint(_talks_first) as port:
+        plain = await post(f"https://127.0.0.1:{port}/")
+    assert plain.error is ErrorCode.tls
+    monkeypatch.setattr(outbound, "CONNECT_SECONDS", 0.3)
+    started = perf_counter()
+    async with endpoint(_says_nothing) as port:
+        hung = await post(f"https://127.0.0.1:{port}/")
+    assert hung.error is ErrorCode.timeout
+    assert hung.detail == "No connection was made within 0.3 s."
+    assert perf_counter() - started < 2

@@ -1,0 +1,132 @@
+"""What is done because time passes: by one runner, whatever fails, and the months made ahead."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import text
+
+from app import scheduler, store
+from app.database import Database, DatabaseAway
+from app.scheduler import Duty, Scheduler
+
+NOVEMBER = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
+
+
+async def test_this_month_and_the_next_two_are_made_once(database: Database) -> None:
+    async with database.begin() as connection:
+        made = await store.partitions.ensure_months(connection, NOVEMBER)
+        assert made == ["signals_2026_11", "signals_2026_12", "signals_2027_01"]
+        assert await store.partitions.ensure_months(connection, NOVEMBER) == []
+
+
+@pytest.mark.parametrize(
+    ("observed_at", "partition", "because"),
+    [
+        ("2026-10-31T23:59:59.999999Z", "signals_default", "before the first month made"),
+        ("2026-11-01T00:00:00Z", "signals_2026_11", "a month begins with its first instant, UTC"),
+        ("2026-12-31T23:59:59.999999Z", "signals_2026_12", "and ends before the next begins"),
+        ("2027-01-31T00:00:00Z", "signals_2027_01", "over the year's end"),
+    ],
+)
+async def test_a_signal_lies_in_its_month(
+    database: Database, observed_at: str, partition: str, because: str
+) -> None:
+    async with database.begin() as connection:
+        await store.partitions.ensure_months(connection, NOVEMBER)
+        await connection.execute(
+            text(
+                "INSERT INTO signals (series_id, observed_at, partner_id, revision, value, received_at) "
+                "VALUES (1, CAST(CAST(:at AS text) AS timestamptz), 1, 1, 1, now())"
+            ),
+            {"at": observed_at},
+        )
+        found = await connection.execute(text("SELECT tableoid::regclass::text FROM signals"))
+        assert found.scalar_one() == partition, because
+
+
+async def test_a_month_whose_signals_came_too_early_stays_in_the_default(
+    database: Database,
+) -> None:
+    async with database.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO signals (series_id, observed_at, partner_id, revision, value, received_at) "
+                "VALUES (1, '2026-12-24T00:00:00Z', 1, 1, 1, now())"
+            )
+        )
+        made = await store.partitions.ensure_months(connection, NOVEMBER)
+    assert made == ["signals_2026_11", "signals_2027_01"]
+
+
+async def test_one_of_two_runners_does_the_duties_and_the_other_follows(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_LOOK_AGAIN_SECONDS", 0.05)
+    other = Database(database_url)
+    done: asyncio.Queue[str] = asyncio.Queue()
+
+    def runner(of: Database, name: str) -> asyncio.Task[None]:
+        async def do(now: datetime) -> dict[str, object]:
+            assert now.tzinfo is not None
+            done.put_nowait(name)
+            return {}
+
+        return asyncio.create_task(Scheduler(of, [Duty("duty.done", 0.05, do)]).run())
+
+    first = runner(database, "first")
+    assert await asyncio.wait_for(done.get(), 10) == "first"
+    second = runner(other, "second")
+    assert {await asyncio.wait_for(done.get(), 10) for _ in range(10)} == {"first"}
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    while await asyncio.wait_for(done.get(), 10) == "first":
+        pass
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    await other.close()
+
+
+async def test_a_runner_that_loses_its_connection_takes_the_lock_anew(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_LOOK_AGAIN_SECONDS", 0.05)
+    took_over: asyncio.Queue[datetime] = asyncio.Queue()
+
+    async def do(now: datetime) -> dict[str, object]:
+        took_over.put_nowait(now)
+        return {}
+
+    runner = asyncio.create_task(Scheduler(database, [Duty("duty.done", 3600, do)]).run())
+    await asyncio.wait_for(took_over.get(), 10)
+    async with database.begin() as connection:
+        await connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+            )
+        )
+    await asyncio.wait_for(took_over.get(), 10)
+    runner.cancel()
+    await asyncio.gather(runner, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken"), DatabaseAway("gone")], ids=["broken", "away"]
+)
+async def test_a_duty_that_fails_is_done_again_at_its_next_tick(
+    database: Database, error: Exception
+) -> None:
+    ticks: asyncio.Queue[None] = asyncio.Queue()
+
+    async def do(now: datetime) -> dict[str, object]:
+        ticks.put_nowait(None)
+        raise error
+
+    runner = asyncio.create_task(Scheduler(database, [Duty("duty.done", 0.05, do)]).run())
+    for _ in range(3):
+        await asyncio.wait_for(ticks.get(), 10)
+    runner.cancel()
+    await asyncio.gather(runner, return_exceptions=True)

@@ -1,0 +1,106 @@
+"""A real PostgreSQL for the tests: the embedded one, and a fresh migrated database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from app import telemetry
+from app.database import Database
+from app.embedded import Embedded
+from app.settings import PREFIX, Settings
+
+TEMPLATE = "forewarn_template"
+
+# Nothing in a test outlives the machine, so nothing waits for the disk; all else is as users have it.
+_OPTIONS = {
+    "fsync": "off",
+    "shared_buffers": "128MB",
+    "max_wal_size": "1GB",
+    "max_connections": "300",
+}
+
+_numbers = itertools.count(1)
+
+telemetry.configure("info", "json")
+
+for _name in [name for name in os.environ if name.startswith(PREFIX)]:
+    del os.environ[_name]
+
+
+def _url_of(server_url: str, name: str) -> str:
+    return urlsplit(server_url)._replace(path=f"/{name}").geturl()
+
+
+async def _on_server(server_url: str, statement: str) -> None:
+    connection = await asyncpg.connect(_url_of(server_url, "postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def short_tmp() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets, removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="fw-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(short_tmp: Path) -> Iterator[str]:
+    """The URL of one server for the session (one per worker of xdist), with a migrated template."""
+    server = Embedded(short_tmp / "server", options=_OPTIONS)
+    url = server.start()
+
+    async def make_template() -> None:
+        await _on_server(url, f"CREATE DATABASE {TEMPLATE}")
+        database = Database(_url_of(url, TEMPLATE))
+        await database.migrate()
+        await database.close()
+
+    asyncio.run(make_template())
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+async def database_url(postgres_url: str) -> AsyncIterator[str]:
+    """The URL of a fresh, migrated, empty database, dropped after the test whoever is connected."""
+    name = f"test_{next(_numbers)}"
+    await _on_server(postgres_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield _url_of(postgres_url, name)
+    await _on_server(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A fresh, migrated, empty database."""
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings on the fresh database; receivers on this machine may be plain http."""
+    return Settings(
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        secret_key=SecretStr("a secret key for tests, long enough to be one"),
+        webhook_allow=(ip_network("127.0.0.0/8"),),
+        webhook_allow_http=True,
+        dashboard_sign_in=True,
+    )

@@ -1,0 +1,45 @@
+"""A town of real processes for the journeys: one service, one receiver, keys made by the command line."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from app.demo import processes
+from app.demo.client import Client
+from app.demo.history import PARTNERS
+from app.demo.processes import Wanted
+from tests.journeys.town import BALTICA, CYGNUS, Town
+
+
+@pytest.fixture(scope="session")
+def town() -> Iterator[Town]:
+    """The town, with baltica subscribed to everything and its endpoint active."""
+    folder = Path(tempfile.mkdtemp(prefix="fw-town-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        receiver = stack.enter_context(processes.receiver(folder))
+        port = processes.free_port("127.0.0.1")
+        url = stack.enter_context(processes.service("127.0.0.1", port, folder))
+        keys = processes.create_keys(
+            folder,
+            [
+                *(Wanted(name, "partner", party) for name, party in PARTNERS.items()),
+                Wanted(BALTICA, "subscriber"),
+                Wanted(CYGNUS, "subscriber"),
+            ],
+        )
+        clients = {name: stack.enter_context(Client(url, key.token)) for name, key in keys.items()}
+        subscription = clients[BALTICA].subscribe(receiver.url, "baltica's desk")
+        receiver.learn(str(subscription["secret"]))
+        until = time.monotonic() + 20
+        while clients[BALTICA].subscription(str(subscription["id"]))["status"] != "active":
+            assert time.monotonic() < until, "the challenge was not answered"
+            time.sleep(0.05)
+        yield Town(url, folder, clients, receiver, str(subscription["id"]))
