@@ -28,8 +28,8 @@ check: .venv/developer ## Format, lint, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: .venv/service ## Measures the product beside its bare limits, one JSON object a line
-	@exec $(BIN)/forewarn bench all --json
+bench: .venv/service ## Measures the product beside its bare limits; writes docs/benchmarks.md
+	@exec $(BIN)/forewarn bench all --json --write docs/benchmarks.md
 
 lock: .venv/developer ## Compiles the locks from pyproject.toml
 	@$(call compile,--extra build,requirements.lock)

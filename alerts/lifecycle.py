@@ -190,7 +190,7 @@ def advance(
     2. no alert, and a finding that may open one fires: opened
     3. an announced measure's day has come: updated
     4. severity above before: escalated; below: eased
-    5. same severity, but a new finding fires, a used value was revised, or a report came: updated
+    5. same severity, but a finding rises, a used value was revised, or a report came: updated
     6. a recommendation is new or changed, and no other step told of it: updated
     7. every finding has been ok long enough on fresh observations, or everything that was
        reported has been taken back: resolved
@@ -413,7 +413,7 @@ def _is_news(cause: Cause) -> bool:
     if cause.occasion is not Occasion.observation:
         return True
     was = cause.before.severity if cause.before else Severity.none
-    return cause.evidence.finding.fires and was is Severity.none
+    return cause.evidence.finding.severity > was
 
 
 def _measures(evidence: Evidence) -> bool:

@@ -3,7 +3,8 @@
 The rooms, top to bottom; each may use those below it and none above:
 
     cli                        the command line
-    demo, bench                clients of a running service
+    bench                      measures a running service beside its bare limits
+    demo                       a client of a running service that replays real history
     main                       wiring
     api, dashboard, scheduler  doors: who comes in, and when
     access                     who is calling, and what that key may do

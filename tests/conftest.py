@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 
 from app import telemetry
 from app.database import Database
+from app.demo import validity
 from app.embedded import Embedded
 from app.settings import PREFIX, Settings
 
@@ -103,4 +105,5 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         webhook_allow=(ip_network("127.0.0.0/8"),),
         webhook_allow_http=True,
         dashboard_sign_in=True,
+        profiles_dir=validity.prolong(tmp_path, datetime.now(UTC).date()),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from app.bench import echo
+from app.bench import sending
 from app.bench.lines import BenchFailed, quantile
 
 TABLES = """
@@ -98,8 +98,8 @@ async def update(*, database: str, count: int, connections: int) -> dict[str, An
     await opened[0].execute("TRUNCATE bench.deliveries")
     now = datetime.now(UTC)
     await opened[0].execute(
-        "INSERT INTO bench.deliveries (id, subscription_id, sequence, type, created_at, due_at) "
-        "SELECT n, 'sub_' || n % 50, n, 'alert.opened', $2, $2 FROM generate_series(1, $1::int) AS n",
+        "INSERT INTO bench.deliveries (id, subscription_id, sequence, type, data, created_at, due_at) "
+        "SELECT n, 'sub_' || n % 50, n, 'alert.opened', '{}', $2, $2 FROM generate_series(1, $1::int) AS n",
         *(count, now),
     )
 
@@ -126,7 +126,7 @@ async def send(
     Returns:
         ``rate`` in webhooks a second.
     """
-    way = echo.outbound()
+    way = sending.outbound()
     said = f'{{"more":"{"x" * max(0, size - 120)}"}}'
     left = Counter({url: count // len(urls) for url in urls})
     lines = max(1, min(per_endpoint, in_flight // len(urls)))
@@ -135,7 +135,7 @@ async def send(
     async def work(url: str) -> None:
         while left[url] > 0:
             left[url] -= 1
-            if not await echo.send(way, url, f"msg_bench_{left[url]}", said):
+            if not await sending.send(way, url, f"msg_bench_{left[url]}", said):
                 raise BenchFailed("The sink did not take a webhook.")
 
     begun = time.perf_counter()

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,16 +18,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+import httpx
+
 from app.bench import workload
 from app.bench.lines import BenchFailed
 from app.bench.plan import Plan
 from app.demo import processes
-from app.demo.client import Client
 from app.demo.processes import Wanted
 from app.embedded import Embedded
 
 _KEY = Wanted("bench", "admin")
-_ORDER_SECONDS = 300
 _STOP_SECONDS = 20
 _ACTIVE_SECONDS = 20
 
@@ -68,30 +69,29 @@ class Tool:
 
 
 class Bed:
-    """A running service with a history, and the tools beside it; each tool starts when first used.
+    """A running service with a history, and the tools beside it; they start when first used.
 
+    ``service`` is its address, ``database`` the URL of its own PostgreSQL, ``key`` may do everything.
     ``minute`` is the next that nobody has reported; ``start`` the instant of minute 0.
     """
 
     def __init__(
-        self, stack: ExitStack, plan: Plan, service: str, folder: Path, start: datetime
+        self, stack: ExitStack, plan: Plan, service: str, database: str, key: str, start: datetime
     ) -> None:
         self._stack = stack
         self.plan = plan
         self.service = service
-        self.folder = folder
+        self.database = database
+        self.key = key
         self.start = start
         self.minute = plan.samples
 
     @cached_property
-    def key(self) -> str:
-        """A key that may do everything."""
-        return processes.create_keys(self.folder, [_KEY])[_KEY.name].token
-
-    @cached_property
-    def client(self) -> Client:
-        """Speaks to the service where no time is taken."""
-        return self._stack.enter_context(Client(self.service, self.key))
+    def _client(self) -> httpx.Client:
+        said = {"Authorization": f"Bearer {self.key}"}
+        return self._stack.enter_context(
+            httpx.Client(base_url=self.service, headers=said, timeout=30)
+        )
 
     @cached_property
     def hand(self) -> Tool:
@@ -112,11 +112,6 @@ class Bed:
         )
         return found
 
-    @property
-    def database(self) -> str:
-        """The URL of the service's own PostgreSQL."""
-        return Embedded(self.folder).url
-
     def post(self, url: str, **details: Any) -> dict[str, Any]:
         """Has the hand post signals to the service or to the echo, and moves on in time."""
         found = self.hand.do(
@@ -133,10 +128,9 @@ class Bed:
         return found
 
     def warm_up(self) -> None:
-        """Has every series report once, so that the service has met them all."""
-        batch = min(1_000, self.plan.series)
-        for _ in range(2):
-            self.post(f"{self.service}/v1/signals", batch=batch, connections=1, seconds=0.5)
+        """Has the series report, so that the service has met them before time is taken."""
+        batch, seconds = min(1_000, self.plan.series), min(1.0, self.plan.seconds)
+        self.post(f"{self.service}/v1/signals", batch=batch, connections=1, seconds=seconds)
 
     def subscribe(self, endpoint: str, **wishes: Any) -> str:
         """Subscribes an endpoint and waits until it has consented; the subscription's id.
@@ -144,13 +138,42 @@ class Bed:
         Raises:
             BenchFailed: it did not consent.
         """
-        made = self.client.subscribe(endpoint, "bench", wishes)
+        made = self.ask("POST", "/v1/subscriptions", {"url": endpoint, "filter": wishes})
         until = time.monotonic() + _ACTIVE_SECONDS
-        while self.client.subscription(str(made["id"]))["status"] != "active":
+        while self.ask("GET", f"/v1/subscriptions/{made['id']}")["status"] != "active":
             if time.monotonic() > until:
                 raise BenchFailed("A sink of the bench did not become an active endpoint.")
             time.sleep(0.05)
         return str(made["id"])
+
+    def heard(self, wanted: Iterable[str], seconds: float) -> dict[str, int]:
+        """When the sink first heard of each alert, once it has heard of all that are wanted.
+
+        Raises:
+            BenchFailed: one did not come in time.
+        """
+        found: dict[str, int] = {}
+        until = time.monotonic() + seconds
+        while missing := set(wanted) - found.keys():
+            if time.monotonic() > until:
+                raise BenchFailed(f"{len(missing)} webhooks did not come within {seconds:g} s.")
+            for name, at in self._client.get(f"{self.sinks[0]}/heard").json().items():
+                found.setdefault(name, at)
+            time.sleep(0.02)
+        return found
+
+    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Asks the service something outside of what is measured.
+
+        Raises:
+            BenchFailed: it refused.
+        """
+        sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+        kind = {"content-type": "application/json"}
+        answer = self._client.request(method, path, headers=kind, **sent)
+        if not answer.is_success:
+            raise BenchFailed(f"{method} {path} was answered {answer.status_code}: {answer.text}")
+        return answer.json() if answer.content else {}
 
 
 @contextmanager
@@ -169,11 +192,12 @@ def make(plan: Plan) -> Iterator[Bed]:
         port = processes.free_port("127.0.0.1")
         settings = {"FOREWARN_PROFILES_DIR": str(workload.PROFILES)}
         url = stack.enter_context(processes.service("127.0.0.1", port, folder, settings))
-        bed = Bed(stack, plan, url, folder, start)
-        asyncio.run(
-            workload.store_history(bed.database, plan.series, plan.samples, start),
-        )
-        yield bed
+        database = Embedded(folder).url
+        with ThreadPoolExecutor(1) as beside:
+            keys = beside.submit(processes.create_keys, folder, [_KEY])
+            asyncio.run(workload.store_history(database, plan.series, plan.samples, start))
+            key = keys.result()[_KEY.name].token
+        yield Bed(stack, plan, url, database, key, start)
 
 
 def _fresh_folder(stack: ExitStack) -> Path:

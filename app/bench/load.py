@@ -73,7 +73,10 @@ class Wire(asyncio.Protocol):
 async def connect(url: str) -> Wire:
     """Opens a connection to the host of ``url``."""
     where = urlsplit(url)
-    _, wire = await asyncio.get_running_loop().create_connection(Wire, where.hostname, where.port)
+    assert where.hostname is not None
+    assert where.port is not None
+    loop = asyncio.get_running_loop()
+    _, wire = await loop.create_connection(Wire, where.hostname, where.port)
     return wire
 
 
@@ -175,7 +178,15 @@ async def _send(wire: Wire, requests: Iterator[bytes], batch: int, until: float)
 
 
 async def post_marks(
-    *, url: str, key: str, series: int, start: str, minute: int, first: int, count: int, pause: float
+    *,
+    url: str,
+    key: str,
+    series: int,
+    start: str,
+    minute: int,
+    first: int,
+    count: int,
+    pause: float,
 ) -> dict[str, Any]:
     """Posts signals that each open an alert, one after the other with a pause between.
 

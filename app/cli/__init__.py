@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import keys, saying, signals
+from app.cli import bench, keys, saying, signals
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 15)
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(signals.app, name="signals")
+app.command()(bench.bench)
 _profiles = typer.Typer(help="The profiles of mechanisms.", no_args_is_help=True)
 app.add_typer(_profiles, name="profiles")
 

@@ -36,7 +36,7 @@ HEADERS = {
 AWAY_RETRY_SECONDS = 5
 FOR_EVER = "public, max-age=31536000, immutable"
 
-_UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d|[-+]\d[\d,.]*%?")
+_UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d|[-+]?\d[\d,.]* ?%|[-+]\d[\d,.]*")
 _files = StaticFiles(directory=STATIC)
 
 

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from app.demo import validity
 from app.settings import PREFIX, Unusable
 
 READY_WITHIN_SECONDS = 60
@@ -91,7 +93,9 @@ def outside() -> dict[str, str]:
 
 def environment(folder: Path) -> dict[str, str]:
     """What the service is told: this folder, endpoints on this machine, no sign-in."""
+    profiles = validity.prolong(folder, datetime.now(UTC).date())
     return outside() | {
+        **({"FOREWARN_PROFILES_DIR": str(profiles)} if profiles else {}),
         "FOREWARN_DATA_DIR": str(folder),
         "FOREWARN_WEBHOOK_ALLOW": "127.0.0.0/8,::1/128",
         "FOREWARN_WEBHOOK_ALLOW_HTTP": "true",

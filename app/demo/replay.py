@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from app.demo import history, processes, telling
+from app.demo import history, processes, telling, validity
 from app.demo.client import Client
 from app.demo.processes import DemoFailed, Heard, Wanted
 
@@ -92,6 +93,10 @@ def _open(stack: ExitStack, console: Console, host: str, port: int, data_dir: Pa
         stack.callback(processes.revoke_keys, folder, list(keys.values()))
     clients = {name: stack.enter_context(Client(url, key.token)) for name, key in keys.items()}
     console.print(f"The service listens at {url}, the receiver at {heard.url}.")
+    for profile in validity.expired(datetime.now(UTC).date()):
+        console.print(
+            f"The validity of {profile.id} ended on {profile.valid_until}; this replay prolongs it."
+        )
     return Show(console, url, clients, heard, started)
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
-from alerts import detectors, judgement
+from alerts import detectors, judgement, lifecycle
 from alerts.catalogue import Catalogue, Event, Good, Harm, Indicator, Place, Sector
-from alerts.findings import Finding
+from alerts.findings import Finding, State
 from alerts.judgement import Correction, Docket, FindingKey, Judgement, Published, Track
-from alerts.lifecycle import Alert, AlertState, EventType, Evidence
+from alerts.lifecycle import Alert, AlertState, Cause, EventType, Evidence, Occasion
 from alerts.mechanisms import (
     Closing,
     Dimension,
@@ -242,6 +242,40 @@ def samples(*pairs: tuple[str, float]) -> list[Sample]:
 def daily(first: str, *values: float) -> list[Sample]:
     """One sample a day."""
     return [Sample(at(first) + days(n), value) for n, value in enumerate(values)]
+
+
+NOW = at("2026-01-01")
+PLAIN = mechanism(LEAD_TIME_RULE, PRICE_RULE, VOLUME_RULE, CONTROL_RULE, OUTAGE_RULE)
+
+
+def finding(severity: Severity, day: str = "2021-03-31", state: State = State.firing) -> Finding:
+    """A finding that fires since a day."""
+    return Finding(state, severity, at(day), at(day), at(day), 16.0, 16.0)
+
+
+def ok(since: str, until: str, run: int = 2, state: State = State.ok) -> Finding:
+    """A finding that came back to ok, with its newest observation."""
+    back = at(since)
+    return Finding(state, NONE, None, back, at(until), 12.0, 12.0, ok_since=back, ok_run=run)
+
+
+def evidence(asked: Rule, found: Finding, key: SeriesKey = LEAD_TIME, **more: object) -> Evidence:
+    return Evidence(asked, SeriesId(1), key, "weeks", found, **more)  # type: ignore[arg-type]
+
+
+def observed(one: Evidence, before: Finding | None = None) -> Cause:
+    assert one.finding.observed_at is not None
+    return Cause(Occasion.observation, one.finding.observed_at, one, before)
+
+
+def open_alert(*held: Evidence, profile: Profile = PLAIN) -> Alert:
+    """The alert that these findings open together."""
+    (step,) = lifecycle.advance(profile, None, held, observed(held[0]), NOW)
+    assert step.type is EventType.opened
+    return step.alert
+
+
+LEAD = evidence(LEAD_TIME_RULE, finding(MODERATE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ async def play(database: Database, now: datetime) -> None:
     async with database.begin() as connection:
         aurora = (await store.partners.keep(connection, AURORA, "EU", now)).id
         for name, url in SUBSCRIBERS.items():
-            await _subscribe(connection, name, url, now - timedelta(days=40))
+            await subscribe(connection, name, url, now - timedelta(days=40))
     intake = Intake(database, policy)
     for _, together in groupby(_arrivals(aurora), key=lambda known: f"{known[0]:%Y-%m}"):
         await intake.accept([arrival for _, arrival in together], now - timedelta(minutes=7))
@@ -110,7 +110,7 @@ def arrival_of(partner: PartnerId, body: dict[str, str | float | int]) -> Arriva
     )
 
 
-async def _subscribe(connection: Connection, name: str, url: str, at: datetime) -> None:
+async def subscribe(connection: Connection, name: str, url: str, at: datetime) -> None:
     partner = await store.partners.keep(connection, name, "", at)
     wish = Subscription(
         SubscriptionId(f"sub_{name}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,10 @@ def _run(*words: str) -> Result:
 
 
 @pytest.fixture
-def on_database(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def on_database(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands work on the test's database."""
     monkeypatch.setenv("FOREWARN_DATABASE_URL", database_url)
     monkeypatch.setenv("FOREWARN_DATA_DIR", str(tmp_path))
-    return
 
 
 async def _in_thread(*words: str) -> Result:
@@ -181,10 +178,11 @@ def test_refused_signals_are_shown_with_their_lines_and_exit_code_1(tmp_path: Pa
 
 
 def test_a_busy_service_is_waited_for(tmp_path: Path) -> None:
-    answers = iter([(503, {"Retry-After": "0"}, {}), (429, {"Retry-After": "0"}, {})])
+    answers = iter([503, 429])
 
     def busy_twice(batch: list[dict[str, Any]]) -> tuple[int, dict[str, str], dict[str, Any]]:
-        return next(answers, None) or _all_accepted(batch)
+        busy = next(answers, None)
+        return _all_accepted(batch) if busy is None else (busy, {"Retry-After": "0"}, {})
 
     with _Service(busy_twice) as service:
         done = _run("signals", "send", str(_csv(tmp_path, 1)), "--url", service.url, "--key", "k")

@@ -195,7 +195,9 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(folder: Path) 
 
 
 def test_a_server_that_will_not_start_says_why(folder: Path) -> None:
-    with pytest.raises(StartFailed, match=r"did not start .* contains errors .*postgres\.log has more"):
+    with pytest.raises(
+        StartFailed, match=r"did not start .* contains errors .*postgres\.log has more"
+    ):
         Embedded(folder, options={"no_such_setting": "1"}).start()
 
 

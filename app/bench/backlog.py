@@ -1,0 +1,94 @@
+"""A backlog: deliveries that wait for suspended subscriptions, and how fast they go when these resume."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import asyncpg
+
+from app import store, subscribe
+from app.bench import workload
+from app.bench.bed import Bed
+from app.bench.lines import BenchFailed
+from app.database import Database
+
+_BATCH = 500
+_POLL_SECONDS = 0.02
+_PATIENCE_SECONDS = 120
+
+_OWED = "SELECT count(*) FROM deliveries WHERE state = 'owed' AND subscription_id = ANY($1::text[])"
+_MEAN = (
+    "SELECT avg(octet_length(data))::int FROM transitions WHERE id IN "
+    "(SELECT transition_id FROM deliveries WHERE state = 'owed')"
+)
+_LAST = (
+    "SELECT max(finished_at) FROM deliveries "
+    "WHERE state = 'delivered' AND subscription_id = ANY($1::text[])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """How many deliveries are owed, and how long a body of theirs is on average."""
+
+    count: int
+    mean_bytes: int
+
+
+def make(bed: Bed, subscriptions: Sequence[str], exercise: str, alerts: int) -> Owed:
+    """Opens alerts in an exercise of its own while the subscriptions are suspended."""
+    for subscription in subscriptions:
+        bed.ask("POST", f"/v1/subscriptions/{subscription}/suspend")
+    keys = workload.series(alerts, exercise)
+    at = workload.instant(bed.start, bed.minute)
+    for first in range(0, len(keys), _BATCH):
+        marks = [workload.mark(key, at) for key in keys[first : first + _BATCH]]
+        bed.ask("POST", "/v1/signals", b"[" + b",".join(marks) + b"]")
+    return asyncio.run(_owed(bed.database, subscriptions))
+
+
+async def _owed(database_url: str, subscriptions: Sequence[str]) -> Owed:
+    raw = await asyncpg.connect(database_url)
+    try:
+        count = await raw.fetchval(_OWED, subscriptions)
+        if not count:
+            raise BenchFailed("Nothing is owed, so that there is nothing to deliver.")
+        return Owed(count, await raw.fetchval(_MEAN))
+    finally:
+        await raw.close()
+
+
+def work_off(bed: Bed, subscriptions: Sequence[str], owed: Owed) -> float:
+    """Resumes all at once; deliveries a second until the last attempt is recorded.
+
+    Raises:
+        BenchFailed: it does not end.
+    """
+    return asyncio.run(_work_off(bed.database, subscriptions, owed))
+
+
+async def _work_off(database_url: str, subscriptions: Sequence[str], owed: Owed) -> float:
+    database = Database(database_url)
+    raw = await asyncpg.connect(database_url)
+    try:
+        async with database.begin() as connection:
+            begun = datetime.now(UTC)
+            for subscription_id in sorted(subscriptions):
+                found = await store.subscriptions.find(connection, subscription_id, lock=True)
+                assert found is not None
+                await subscribe.resume(connection, found, "", begun)
+        begun = datetime.now(UTC)
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while await raw.fetchval(_OWED, subscriptions):
+            if time.monotonic() > until:
+                raise BenchFailed(f"Not all was delivered within {_PATIENCE_SECONDS} s.")
+            await asyncio.sleep(_POLL_SECONDS)
+        ended: datetime = await raw.fetchval(_LAST, subscriptions)
+    finally:
+        await raw.close()
+        await database.close()
+    return owed.count / (ended - begun).total_seconds()

