@@ -94,7 +94,8 @@ class Judgement:
     """What must be written down.
 
     ``findings`` holds every changed finding (a quiet one needs no memory) and ``feeds`` the scope
-    whose open alert it feeds. ``published`` are the transitions in order; ``touched`` all scopes
+    whose open alert it feeds. ``published`` are the transitions in order; ``restated`` what open alerts say now although
+    nothing was published since; ``touched`` all scopes
     an alert was looked at for; ``broken`` the rules that raised (mechanism, rule, what);
     ``held_back`` the mechanisms that would have issued but are not in force.
     """
@@ -102,6 +103,7 @@ class Judgement:
     findings: dict[FindingKey, Finding] = field(default_factory=dict)
     feeds: dict[FindingKey, Scope] = field(default_factory=dict)
     published: list[Published] = field(default_factory=list)
+    restated: dict[Scope, str] = field(default_factory=dict)
     touched: set[Scope] = field(default_factory=set)
     broken: list[tuple[str, str, str]] = field(default_factory=list)
     held_back: set[str] = field(default_factory=set)
@@ -350,8 +352,20 @@ class _Bench:
             self.outcome.held_back.add(profile.id)
         for step in steps:
             self._publish(scope, docket, step, cause, evidence)
-        if docket.alert is not None and docket.alert.state is AlertState.resolved:
+        if docket.alert is None:
+            return
+        if docket.alert.state is AlertState.resolved:
             self._release(docket)
+        elif not steps:
+            self._restate(scope, docket.alert, evidence)
+
+    def _restate(self, scope: Scope, alert: Alert, evidence: Sequence[Evidence]) -> None:
+        """Keeps an open alert's sentence true to its newest observation, between transitions."""
+        frozen = [_frozen(e, alert.opened_at) for e in evidence]
+        why = explanation.why(frozen, self.catalogue, alert.state)
+        if why != alert.why:
+            self.outcome.restated[scope] = why
+            self.dockets[scope].alert = replace(alert, why=why)
 
     def _publish(
         self,
@@ -385,6 +399,7 @@ class _Bench:
         )
         fed_by = () if cause.evidence is None else ((cause.evidence.series, cause.at),)
         self.outcome.published.append(Published(scope, alert, transition, tuple(evidence), fed_by))
+        self.outcome.restated.pop(scope, None)
         docket.alert = alert
 
     def _release(self, docket: Docket) -> None:

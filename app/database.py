@@ -39,10 +39,24 @@ _PASSING = (
 )
 
 
+_UNHOLDABLE = frozenset(
+    {
+        "22003",  # a number out of range
+        "22008",  # an instant out of range
+        "22021",  # a text with U+0000
+        "22P05",  # the same inside JSON
+    }
+)
+
+
 class DatabaseAway(Unusable):
     """The database cannot be reached or cannot work now. Nothing was committed unless it died while
     committing; every write of ours may be sent again.
     """
+
+
+class ValueRefused(Exception):
+    """PostgreSQL cannot hold a value that came from outside: a text with U+0000, a number too large."""
 
 
 class SchemaBehind(Unusable):
@@ -194,6 +208,7 @@ class Database:
                 "application_name": "forewarn",
                 "timezone": "UTC",
                 "idle_in_transaction_session_timeout": "60s",
+                "jit": "off",  # Compiling takes longer than any statement of ours runs.
                 **server_settings,
             },
         )
@@ -263,6 +278,8 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     ) as error:
         if _passes(error):
             raise DatabaseAway(_sentence(error)) from error
+        if _is_unholdable(error):
+            raise ValueRefused from error
         raise
     finally:
         await connection.close()
@@ -270,13 +287,31 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
 
 def _passes(error: BaseException) -> bool:
     """Whether the fault is the database's and passes, rather than ours."""
-    if isinstance(error, ConnectionError | asyncpg.InterfaceError):
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, exc.DBAPIError):
-        if error.connection_invalidated:
-            return True
-        error = error.orig or error
-    return str(getattr(error, "sqlstate", None) or "").startswith(_PASSING)
+    cause = _cause(error)
+    if isinstance(cause, asyncpg.InterfaceError):  # Misuse by us, or a connection that was cut.
+        return "closed" in str(cause)
+    return isinstance(cause, ConnectionError) or _sqlstate(cause).startswith(_PASSING)
+
+
+def _is_unholdable(error: BaseException) -> bool:
+    cause = _cause(error)
+    unsendable = "value out of" in str(cause) or "surrogates not allowed" in str(cause)
+    return _sqlstate(cause) in _UNHOLDABLE or (
+        isinstance(cause, asyncpg.DataError) and unsendable  # The driver refuses to send it.
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver said, without what SQLAlchemy wrapped around it."""
+    if isinstance(error, exc.DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def _sqlstate(error: BaseException) -> str:
+    return str(getattr(error, "sqlstate", None) or "")
 
 
 def _drop_demoted_host(context: ExceptionContext) -> None:
@@ -286,6 +321,6 @@ def _drop_demoted_host(context: ExceptionContext) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
+    cause = _cause(error)
     words = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     return f"The database is away: {words}"

@@ -115,7 +115,7 @@ class Sender:
         Raises:
             DatabaseAway: nothing was claimed.
         """
-        slots = self._settings.webhook_in_flight - len(self._attempts)
+        slots = self._settings.webhook_in_flight - self._busy.total()
         if slots <= 0:
             return False
         async with self._database.begin() as connection:

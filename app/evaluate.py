@@ -321,7 +321,7 @@ async def _write(
         telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
     open_ids = {scope: kept.id for scope, kept in on_file.items()}
     evaluation = Evaluation(transitions=len(outcome.published))
-    if outcome.published:
+    if outcome.published or outcome.restated:
         open_ids = await _write_alerts(connection, policy, outcome, on_file, evaluation, now)
     feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
     await _keep_findings(connection, policy, outcome.findings, feeds)
@@ -338,6 +338,11 @@ async def _write_alerts(
 ) -> dict[Scope, int]:
     """Writes alerts and transitions and owes them; gives the ids of the alerts still open."""
     opened = [p for p in outcome.published if p.transition.type is EventType.opened]
+    latest = {
+        kept.id: store.alerts.Kept(kept.id, replace(kept.alert, why=outcome.restated[scope]))
+        for scope, kept in on_file.items()
+        if scope in outcome.restated
+    }
     refs = await _take_refs(connection, policy, [p.scope for p in opened], now)
     alert_ids = await store.alerts.take_ids(connection, "alerts", len(opened)) if opened else []
     numbered = iter(zip(alert_ids, refs, strict=True))
@@ -345,7 +350,6 @@ async def _write_alerts(
     listeners = await store.subscriptions.listening(connection)
     standing = {scope: (kept.id, kept.alert.ref) for scope, kept in on_file.items()}
     before = {kept.id for kept in on_file.values()}
-    latest: dict[int, store.alerts.Kept] = {}
     debited: list[store.alerts.Debited] = []
     debts: list[Debt] = []
     for row_id, published in zip(row_ids, outcome.published, strict=True):
@@ -354,7 +358,8 @@ async def _write_alerts(
             standing[published.scope] = next(numbered)
         alert_id, ref = standing[published.scope]
         alert = replace(published.alert, ref=ref)
-        latest[alert_id] = store.alerts.Kept(alert_id, alert)
+        why = outcome.restated.get(published.scope, alert.why)
+        latest[alert_id] = store.alerts.Kept(alert_id, replace(alert, why=why))
         described = transition.explanation["findings"]
         data = payloads.render(alert, transition, described)  # type: ignore[arg-type]
         debited.append(store.alerts.Debited(row_id, alert_id, transition, data, published.fed_by))
@@ -380,7 +385,8 @@ async def _write_alerts(
         [k for k in latest.values() if k.id not in before],
         [k for k in latest.values() if k.id in before],
     )
-    await store.alerts.record(connection, debited)
+    if debited:
+        await store.alerts.record(connection, debited)
     if debts:
         await store.deliveries.owe(connection, debts, now)
     return {

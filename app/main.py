@@ -112,7 +112,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         database, embedded = await stack.enter_async_context(database_of(settings))
         await database.check_revision()
         if embedded is not None:
-            await stack.enter_async_context(_running(_keep_running(embedded)))
+            await stack.enter_async_context(_running(lambda: _keep_running(embedded)))
         sealing = seals.from_settings(settings)
         catalogue = documents.load_catalogue()
         profiles = await _keep_profiles(database, settings)
@@ -131,7 +131,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         if role != "api":
             await stack.enter_async_context(_sending(database, sealing, settings))
             runner = scheduler.Scheduler(database, _duties(database, policy, settings))
-            await stack.enter_async_context(_running(runner.run()))
+            await stack.enter_async_context(_running(runner.run))
         telemetry.line("service.opened", role=role, version=VERSION, mechanisms=sorted(profiles))
         yield
     telemetry.line("service.closed", role=role)
@@ -183,7 +183,7 @@ async def _sending(
         dice=secrets.SystemRandom().random,
     )
     try:
-        async with _running(sender.run()):
+        async with _running(sender.run):
             try:
                 yield
             finally:
@@ -307,18 +307,23 @@ async def _keep_running(embedded: Embedded) -> None:
 
 
 @asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs something beside the block and cancels it at the end; its failure is written down."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_tell_failure)
+async def _running(work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Does something beside the block, begins it anew when it fails, and cancels it at the end."""
+
+    async def again_and_again() -> None:
+        while True:
+            try:
+                await work()
+            except Exception:  # noqa: BLE001 - written down; a service without this part is none
+                telemetry.line("service.part_failed", level="error", exc_info=True)
+                await asyncio.sleep(_WATCH_SECONDS)
+            else:
+                return
+
+    task = asyncio.create_task(again_and_again())
     try:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
+        with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _tell_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        telemetry.line("service.part_failed", level="error", exc_info=error)

@@ -168,7 +168,7 @@ async def show_explanation(ref: str, _: Reader, here: Here) -> dict[str, Any]:
 
 
 async def _find(connection: Connection, ref: str) -> store.alerts.Kept:
-    kept = await store.alerts.by_ref(connection, ref)
+    kept = None if "\x00" in ref else await store.alerts.by_ref(connection, ref)
     if kept is None:
         raise Problem("not-found", f"There is no alert {ref}.")
     return kept

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app.access import NotAllowed, Unauthenticated
-from app.database import DatabaseAway
+from app.database import DatabaseAway, ValueRefused
 
 MEDIA_TYPE = "application/problem+json"
 AWAY_RETRY_SECONDS = 2
@@ -190,6 +190,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Unauthenticated, _on_unauthenticated)
     app.add_exception_handler(NotAllowed, _on_not_allowed)
     app.add_exception_handler(DatabaseAway, _on_away)
+    app.add_exception_handler(ValueRefused, _on_refused_value)
 
 
 def pointer(path: Iterable[str | int]) -> str:
@@ -214,6 +215,14 @@ async def _on_not_allowed(request: Request, error: Exception) -> Response:
 async def _on_away(request: Request, error: Exception) -> Response:
     request.state.fault = str(error)
     return away().answer(request.state.request_id)
+
+
+async def _on_refused_value(request: Request, error: Exception) -> Response:
+    request.state.fault = str(error.__cause__)
+    detail = (
+        "A value cannot be kept: a text holds U+0000 or half a character, or a number is too large."
+    )
+    return Problem("invalid", detail).answer(request.state.request_id)
 
 
 def away() -> Problem:

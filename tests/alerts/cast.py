@@ -340,7 +340,7 @@ class Desk:
 
     def finding(self, key: SeriesKey) -> Finding:
         """The finding of the first mechanism's one rule on a series; quiet ones are forgotten."""
-        found = [f for (series, *_), f in self.findings.items() if series == self.ids[key]]
+        found = [f for (series, *_), f in self.findings.items() if series == self.ids.get(key)]
         return found[0] if found else Finding()
 
     @property

@@ -390,4 +390,4 @@ def test_while_an_alert_is_open_every_baseline_of_it_stays_where_it_was_at_the_o
     price = here.finding(PRICE)
     assert (price.baseline, price.severity, price.onset) == (10, SEVERE, at("2023-06-05"))
     evidence = next(e for e in here.published[-1].evidence if e.key == PRICE)
-    assert evidence.frozen_at is None, "the price of 5 June opened nothing: nothing was frozen yet"
+    assert evidence.frozen_at == at("2023-06-04"), "the alert's onset, which is earlier"

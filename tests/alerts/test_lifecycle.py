@@ -134,10 +134,14 @@ def test_the_same_severity_again_is_no_transition() -> None:
     assert steps_of(open_alert(LEAD), [again], observed(again, LEAD.finding)) == []
 
 
-def test_a_milder_finding_that_moves_under_a_worse_one_is_no_transition() -> None:
-    alert = open_alert(LEAD)
-    price = evidence(PRICE_RULE, finding(MODERATE, "2021-04-30"), PRICE)
-    assert steps_of(alert, [LEAD, price], observed(price, finding(MINOR))) == []
+def test_a_milder_finding_is_told_when_it_rises_under_a_worse_one_and_not_when_it_falls() -> None:
+    worse = evidence(LEAD_TIME_RULE, finding(SEVERE))
+    risen = evidence(PRICE_RULE, finding(MODERATE, "2021-04-30"), PRICE)
+    fallen = evidence(PRICE_RULE, finding(MINOR, "2021-04-30"), PRICE)
+    alert = open_alert(worse)
+    told = steps_of(alert, [worse, risen], observed(risen, finding(MINOR)))
+    assert told == [("updated", SEVERE)]
+    assert steps_of(alert, [worse, fallen], observed(fallen, finding(MODERATE))) == []
 
 
 def test_a_second_finding_that_begins_to_fire_is_told_although_the_severity_stays() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
-from app.database import Database, DatabaseAway, SchemaBehind, head_revision
+from app.database import Database, DatabaseAway, SchemaBehind, ValueRefused, driver, head_revision
 
 
 async def _tables(database: Database) -> set[str]:
@@ -107,6 +108,31 @@ async def test_a_fault_of_ours_is_not_called_away(database: Database) -> None:
     with pytest.raises(Exception, match="no_such_table"):
         async with database.begin() as connection:
             await connection.execute(text("SELECT * FROM no_such_table"))
+
+
+@pytest.mark.parametrize(
+    ("statement", "value", "because"),
+    [
+        ("SELECT CAST(:value AS text)", "neon\x00", "PostgreSQL has no U+0000"),
+        ("SELECT CAST(:value AS text)", "\ud800", "half a character has no UTF-8"),
+        ("SELECT CAST(:value AS bigint)", 2**63, "one more than a bigint holds"),
+        ("SELECT CAST(CAST(:value AS text) AS int)", "9999999999", "more than an int holds"),
+        ("SELECT CAST(CAST(:value AS text) AS jsonb)", '"\\u0000"', "the same inside JSON"),
+    ],
+)
+async def test_a_value_that_cannot_be_held_is_the_callers_fault(
+    database: Database, statement: str, value: object, because: str
+) -> None:
+    with pytest.raises(ValueRefused):
+        async with database.begin() as connection:
+            await connection.execute(text(statement), {"value": value})
+    assert await database.is_ready(), because
+
+
+async def test_a_misuse_of_the_driver_is_not_called_away(database: Database) -> None:
+    with pytest.raises(asyncpg.DataError):
+        async with database.begin() as connection:
+            await (await driver(connection)).fetch("SELECT $1::int", "not a number")
 
 
 async def test_one_hears_what_another_notifies(database: Database) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse
 from openapi_spec_validator import validate
 from pydantic import BaseModel, Field
 
-from app import access, telemetry
+from app import access, store, telemetry
 from app.api.problems import PROBLEMS, Problem, pointer
 from app.main import create_app
 from app.settings import Settings
@@ -47,6 +48,11 @@ def _app(settings: Settings) -> FastAPI:
     @app.get("/refused")
     async def refuse() -> JSONResponse:
         raise Problem("conflict", "Not now.", headers={"Retry-After": "7"}, retryable=True)
+
+    @app.get("/echoed")
+    async def echo(text: str) -> int:
+        async with app.state.house.database.begin() as connection:
+            return int(await store.partners.revoke(connection, text, datetime.now(UTC)))
 
     @app.get("/admin", dependencies=[Depends(access.needs("admin"))])
     async def administer() -> int:
@@ -159,6 +165,11 @@ async def test_every_request_is_one_line(
     ]
 
 
+async def test_a_text_that_postgresql_cannot_hold_is_refused(client: httpx.AsyncClient) -> None:
+    found = _problem(await client.get("/echoed", params={"text": "neon\x00"}), "invalid")
+    assert "U+0000" in found["detail"]
+
+
 async def test_a_refusal_carries_its_headers(client: httpx.AsyncClient) -> None:
     answer = await client.get("/refused")
     assert _problem(answer, "conflict")["retryable"] is True
@@ -183,8 +194,6 @@ async def test_every_refusal_is_a_problem(
 async def test_a_key_opens_what_its_scopes_say(
     client: httpx.AsyncClient, settings: Settings
 ) -> None:
-    from datetime import UTC, datetime
-
     from app.database import Database
 
     database = Database(str(settings.database_url))

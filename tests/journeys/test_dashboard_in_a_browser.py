@@ -267,7 +267,7 @@ def test_without_javascript_everything_can_still_be_read(browser: Browser, desk:
     with looking(browser, desk, script=False) as page:
         expect(page.locator("#pulse")).to_contain_text("as of")
         _open_alert(page, "Germanium")
-        page.locator("summary").first.click()
+        page.locator("figure summary").click()
         expect(page.get_by_role("row", name="2023-08-31").first).to_contain_text("0")
         expect(page.get_by_role("heading", name="Who was told")).to_be_visible()
 
