@@ -1,16 +1,8 @@
-"""Signals come in: one or an array, each item answered for itself.
-
-The hot path: the body is decoded by msgspec straight into items; only when that fails is each item
-decoded alone, so that one bad item does not cost its neighbours.
-"""
+"""Signals come in: one or an array, each item answered for itself."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,89 +10,17 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
-from alerts import catalogue as catalogue_of
-from alerts.catalogue import Event, Fault, Indicator
-from alerts.mechanisms import Tlp
-from alerts.signals import Origin, SeriesKey, Severity
 from app import telemetry
 from app.access import Caller, needs
+from app.api import arrivals
+from app.api.arrivals import Checked
 from app.api.problems import MEDIA_TYPE, Problem
-from app.evaluate import Policy
 from app.house import House, house
-from app.ingest import Arrival, Behind, Receipt, Status
-from app.settings import Settings
+from app.ingest import Behind, Receipt, Status
 
 router = APIRouter(tags=["signals"])
 
-_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
-_EXERCISE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _BUSY_RETRY_SECONDS = 1
-# Looking for the nearest codes takes milliseconds; a batch full of faults must not hold the others.
-_SUGGESTIONS = 20
-
-_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-_Code = Annotated[str, msgspec.Meta(max_length=64)]
-_Line = Annotated[str, msgspec.Meta(max_length=500)]
-_Text = Annotated[str, msgspec.Meta(max_length=2_000)]
-_Grade = Annotated[str, msgspec.Meta(pattern="^[A-F][1-6]$")]
-_SeverityName = Literal["minor", "moderate", "severe", "extreme"]
-_Revision = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-
-
-class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One signal: a measurement (`indicator`, `value`, `unit`) or an event (`event`)."""
-
-    sector: _Code
-    observed_at: _Instant
-    indicator: _Code = ""
-    event: _Code = ""
-    good: _Code | None = None
-    place: _Code | None = None
-    exercise: _Code | None = None
-    value: float | None = None
-    unit: _Code | None = None
-    severity: _SeverityName | None = None
-    announced_at: _Instant | None = None
-    effective_at: _Instant | None = None
-    revision: _Revision | None = None
-    id: _Line | None = None
-    origin: Origin | None = None
-    origin_ref: _Line | None = None
-    reliability: _Grade | None = None
-    tlp: Tlp | None = None
-    note: _Text | None = None
-    horizon: _Instant | None = None
-
-
-class Retraction(msgspec.Struct, forbid_unknown_fields=True):
-    """A signal taken back: the key it was reported under, and why."""
-
-    sector: _Code
-    observed_at: _Instant
-    reason: _Text
-    indicator: _Code = ""
-    event: _Code = ""
-    good: _Code | None = None
-    place: _Code | None = None
-    exercise: _Code | None = None
-
-
-_DETAILS = (
-    "id",
-    "origin",
-    "origin_ref",
-    "reliability",
-    "tlp",
-    "note",
-    "horizon",
-    "announced_at",
-    "effective_at",
-)
-
-_items = msgspec.json.Decoder(list[Item])
-_raw_items = msgspec.json.Decoder(list[msgspec.Raw])
-_item = msgspec.json.Decoder(Item)
-_retractions = msgspec.json.Decoder(list[Retraction] | Retraction)
 
 
 class ItemAnswer(BaseModel):
@@ -124,15 +44,6 @@ class BatchAnswer(BaseModel):
     rejected: int
     items: list[ItemAnswer]
     alerts: list[str]
-
-
-@dataclass(slots=True)
-class _Checked:
-    """A request after checking: what may be stored, where each came from, and what may not."""
-
-    arrivals: list[Arrival] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    refused: dict[int, Problem] = field(default_factory=dict)
 
 
 def _body_schema(model: type[msgspec.Struct]) -> dict[str, Any]:
@@ -163,7 +74,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/v1/signals",
     summary="Report signals",
-    openapi_extra=_body_schema(Item),
+    openapi_extra=_body_schema(arrivals.Item),
     responses=_ANSWERS,
 )
 async def post_signals(
@@ -177,14 +88,14 @@ async def post_signals(
     """
     now = datetime.now(UTC)
     body = await _json_body(request)
-    checked = _check_all(body, caller, here, now)
-    return await _answer(request, here, checked, now, is_batch=_is_array(body), verbose=verbose)
+    checked, several = arrivals.check_items(body, caller.partner_id, here, now)
+    return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
 
 
 @router.post(
     "/v1/signals/retract",
     summary="Take signals back",
-    openapi_extra=_body_schema(Retraction),
+    openapi_extra=_body_schema(arrivals.Retraction),
     responses=_ANSWERS,
 )
 async def retract_signals(
@@ -198,36 +109,7 @@ async def retract_signals(
     """
     now = datetime.now(UTC)
     body = await _json_body(request)
-    try:
-        decoded = _retractions.decode(body)
-    except msgspec.ValidationError as error:
-        _must_be_json(body)
-        raise _refusal((_fault_of(error, Retraction),), "") from error
-    except _NOT_JSON as error:
-        raise _not_json(error) from error
-    several = isinstance(decoded, list)
-    retractions = decoded if isinstance(decoded, list) else [decoded]
-    _limit(len(retractions), here.settings)
-    checked = _Checked()
-    for index, said in enumerate(retractions):
-        key = _key(said)
-        pointer = f"/{index}" if several else ""
-        if _subject(here.policy, key, is_event=bool(said.event)) is None:
-            faults = _key_faults(here.policy, key, is_event=bool(said.event), suggest=True)
-            checked.refused[index] = _refusal(faults, pointer)
-            continue
-        detail = msgspec.json.encode({"note": said.reason}).decode()
-        checked.places.append(index)
-        checked.arrivals.append(
-            Arrival(
-                caller.partner_id,
-                key,
-                said.observed_at.astimezone(UTC),
-                None,
-                detail=detail,
-                is_event=bool(said.event),
-            )
-        )
+    checked, several = arrivals.check_retractions(body, caller.partner_id, here)
     return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
 
 
@@ -243,250 +125,10 @@ async def _json_body(request: Request) -> bytes:
     return await request.body()
 
 
-def _is_array(body: bytes) -> bool:
-    return body.lstrip()[:1] == b"["
-
-
-def _check_all(body: bytes, caller: Caller, here: House, now: datetime) -> _Checked:
-    """Decodes and checks every item; what is wrong with one is kept for its answer."""
-    checked = _Checked()
-    latest = now + timedelta(seconds=here.settings.future_tolerance_seconds)
-    if not _is_array(body):
-        decoded = _decode_alone(body, "")
-        found = (
-            decoded if isinstance(decoded, Problem) else _check(decoded, caller, here, latest, "")
-        )
-        _file(checked, 0, found)
-        return checked
-    try:
-        items: Sequence[Item | Problem] = _items.decode(body)
-    except msgspec.ValidationError:
-        _must_be_json(body)
-        raws = _raw_items.decode(body)
-        _limit(len(raws), here.settings)
-        items = [_decode_alone(bytes(raw), f"/{i}") for i, raw in enumerate(raws)]
-    except _NOT_JSON as error:
-        raise _not_json(error) from error
-    _limit(len(items), here.settings)
-    for index, item in enumerate(items):
-        if isinstance(item, Problem):
-            _file(checked, index, item)
-        else:
-            suggest = len(checked.refused) < _SUGGESTIONS
-            found = _check(item, caller, here, latest, f"/{index}", suggest=suggest)
-            _file(checked, index, found)
-    return checked
-
-
-def _limit(count: int, settings: Settings) -> None:
-    if not 1 <= count <= settings.ingest_batch_limit:
-        raise Problem(
-            "too-large" if count else "invalid",
-            f"A batch has 1 to {settings.ingest_batch_limit} items; this one has {count}.",
-        )
-
-
-def _file(checked: _Checked, index: int, found: Arrival | Problem) -> None:
-    if isinstance(found, Problem):
-        checked.refused[index] = found
-    else:
-        checked.places.append(index)
-        checked.arrivals.append(found)
-
-
-def _decode_alone(raw: bytes, pointer: str) -> Item | Problem:
-    try:
-        return _item.decode(raw)
-    except msgspec.ValidationError as error:
-        _must_be_json(raw)
-        return _refusal((_fault_of(error, Item),), pointer)
-    except _NOT_JSON as error:
-        raise _not_json(error) from error
-
-
-def _must_be_json(body: bytes) -> None:
-    """A document of the wrong shape may also break off further on; that comes first."""
-    try:
-        msgspec.json.decode(body)
-    except _NOT_JSON as error:
-        raise _not_json(error) from error
-
-
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def _not_json(error: Exception) -> Problem:
-    said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return Problem("malformed-request", f"The body is not JSON in UTF-8: {said}.")
-
-
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-
-
-def _fault_of(error: msgspec.ValidationError, model: type[msgspec.Struct]) -> Fault:
-    """A fault from msgspec's "what - at `$.path`"."""
-    said, _, path = str(error).partition(" - at `$")
-    pointer = re.sub(r"\[(\d+)\]", r"/\1", path.rstrip("`")).replace(".", "/").replace("[...]", "")
-    if unknown := _UNKNOWN.fullmatch(said):
-        name = unknown[1][:64]
-        fields = catalogue_of.nearest(name, model.__struct_fields__)
-        escaped = name.replace("~", "~0").replace("/", "~1")
-        return Fault(f"{pointer}/{escaped}", "there is no such field", fields)
-    return Fault(pointer, said)
-
-
-def _check(
-    item: Item, caller: Caller, here: House, latest: datetime, pointer: str, *, suggest: bool = True
-) -> Arrival | Problem:
-    """An item as an arrival, or everything that is wrong with it."""
-    key = _key(item)
-    is_event = bool(item.event)
-    subject = _subject(here.policy, key, is_event=is_event)
-    faults: list[Fault] = []
-    if subject is None or (item.indicator and item.event):
-        faults.extend(_item_faults(here.policy, item, key, suggest=suggest))
-    elif isinstance(subject, Indicator):
-        if item.value is None or item.unit is None:
-            faults.extend(_missing(item, subject))
-        elif fault := catalogue_of.value_fault(subject, item.unit, item.value):
-            faults.append(fault)
-    if item.observed_at > latest:
-        faults.append(
-            Fault(
-                "/observed_at", f"{item.observed_at.isoformat()} is in the future; check your clock"
-            )
-        )
-    elif item.observed_at < _EARLIEST:
-        faults.append(Fault("/observed_at", "nothing was observed before the year 1900"))
-    faults.extend(_odd_fields(item, is_event=is_event))
-    if faults:
-        return _refusal(faults, pointer)
-    value = item.value
-    if isinstance(subject, Event):
-        value = float(Severity[item.severity] if item.severity else subject.severity)
-    return Arrival(
-        caller.partner_id,
-        key,
-        item.observed_at.astimezone(UTC),
-        value,
-        item.revision,
-        _detail(item),
-        is_event,
-    )
-
-
-def _odd_fields(item: Item, *, is_event: bool) -> list[Fault]:
-    """What an event or a measurement may not carry, and text PostgreSQL cannot hold."""
-    faults: list[Fault] = []
-    if item.exercise is not None and not _EXERCISE.fullmatch(item.exercise):
-        faults.append(
-            Fault(
-                "/exercise",
-                "an exercise is named by 1 to 64 lower-case letters, digits and hyphens",
-            )
-        )
-    wrong = ("value", "unit") if is_event else ("severity", "announced_at", "effective_at")
-    for name in wrong:
-        if getattr(item, name) is not None:
-            kind = "an event has" if is_event else "a measurement has"
-            faults.append(Fault(f"/{name}", f"{kind} no {name}"))
-    for name in ("id", "origin_ref", "note"):
-        said = getattr(item, name)
-        if said is not None and "\x00" in said:
-            faults.append(Fault(f"/{name}", "the character U+0000 cannot be stored"))
-    return faults
-
-
-def _missing(item: Item, subject: Indicator) -> list[Fault]:
-    faults: list[Fault] = []
-    if item.value is None:
-        faults.append(
-            Fault("/value", "a measurement has a value; to take one back, use /v1/signals/retract")
-        )
-    if item.unit is None:
-        faults.append(Fault("/unit", "the unit is missing", (subject.unit,)))
-    return faults
-
-
-def _key(item: Item | Retraction) -> SeriesKey:
-    return SeriesKey(
-        item.sector,
-        item.event or item.indicator,
-        item.good or "",
-        item.place or "",
-        item.exercise or "",
-    )
-
-
-_VETTED_AT_MOST = 1_000_000
-
-
-def _subject(policy: Policy, key: SeriesKey, *, is_event: bool) -> Indicator | Event | None:
-    """What the series measures or tells of; None when its key is not in the catalogue.
-
-    Each key is checked against the catalogue once.
-    """
-    found = policy.vetted.get((key, is_event))
-    if found is None and not _key_faults(policy, key, is_event=is_event, suggest=False):
-        known: Mapping[str, Indicator | Event] = (
-            policy.catalogue.events if is_event else policy.catalogue.indicators
-        )
-        found = known[key.indicator]
-        if len(policy.vetted) < _VETTED_AT_MOST:
-            policy.vetted[key, is_event] = found
-    return found
-
-
-def _key_faults(
-    policy: Policy, key: SeriesKey, *, is_event: bool, suggest: bool
-) -> tuple[Fault, ...]:
-    return catalogue_of.faults(
-        policy.catalogue,
-        key.sector,
-        indicator="" if is_event else key.indicator,
-        event=key.indicator if is_event else "",
-        good=key.good,
-        place=key.place,
-        suggest=suggest,
-    )
-
-
-def _item_faults(policy: Policy, item: Item, key: SeriesKey, *, suggest: bool) -> tuple[Fault, ...]:
-    value = item.value if item.value is None or math.isfinite(item.value) else None
-    return catalogue_of.faults(
-        policy.catalogue,
-        item.sector,
-        indicator=item.indicator,
-        event=item.event,
-        good=key.good,
-        place=key.place,
-        unit=item.unit,
-        value=value,
-        suggest=suggest,
-    )
-
-
-def _detail(item: Item) -> str | None:
-    said = {name: v for name in _DETAILS if (v := getattr(item, name)) is not None}
-    return msgspec.json.encode(said).decode() if said else None
-
-
-def _refusal(faults: Sequence[Fault], pointer: str) -> Problem:
-    errors: list[dict[str, Any]] = []
-    for fault in faults:
-        error: dict[str, Any] = {"pointer": pointer + fault.pointer, "detail": fault.detail}
-        if fault.allowed:
-            error["allowed"] = list(fault.allowed)
-        errors.append(error)
-    where = errors[0]["pointer"] or "the signal"
-    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-    return Problem("invalid", f"{where}: {errors[0]['detail'].rstrip('.')}{more}.", errors=errors)
-
-
 async def _answer(
     request: Request,
     here: House,
-    checked: _Checked,
+    checked: Checked,
     now: datetime,
     *,
     is_batch: bool,
@@ -539,7 +181,7 @@ _NOT_STORED = {
 
 
 def _all_refused(
-    request: Request, checked: _Checked, document: dict[str, Any], *, is_batch: bool
+    request: Request, checked: Checked, document: dict[str, Any], *, is_batch: bool
 ) -> Response:
     """A problem that also has the members of a batch's answer."""
     problems = [checked.refused[index] for index in sorted(checked.refused)]

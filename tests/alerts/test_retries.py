@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -117,3 +119,11 @@ def test_the_reason_says_what_happened_and_the_status() -> None:
     assert judged(Outcome(502)).reason == "The endpoint failed. It answered 502."
     blocked = Outcome(error=ErrorCode.ssrf_blocked, detail="10.0.0.1 is a private address.")
     assert judged(blocked).reason == "10.0.0.1 is a private address."
+
+
+def test_every_error_code_is_explained_to_subscribers() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text("utf-8")
+    described = re.findall(
+        r"^\| `(\w+)` \|", page.split("## Error codes of a try")[1], re.MULTILINE
+    )
+    assert described == [code.value for code in ErrorCode]

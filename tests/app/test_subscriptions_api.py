@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from openapi_spec_validator import validate
 
 from alerts.lifecycle import EventType
+from alerts.routing import SubscriptionId
 from app import store
 from app.store.deliveries import Debt
 from tests.app.receiver import Answer, Heard, Receiver, consenting, free_port, receiver
@@ -57,8 +58,7 @@ class Baltica:
     async def owe(self, to: str, *alerts: int) -> None:
         """Owes one event about each alert, as the engine would."""
         debts = [
-            Debt(store.subscriptions.SubscriptionId(to), "alert.updated", None, alert, '{"a":1}')
-            for alert in alerts
+            Debt(SubscriptionId(to), "alert.updated", None, alert, '{"a":1}') for alert in alerts
         ]
         async with self.service.state.house.database.begin() as connection:
             await store.deliveries.owe(connection, debts, datetime.now(UTC))
@@ -122,7 +122,7 @@ async def test_an_endpoint_that_consents_becomes_active_and_its_secret_is_shown_
         ({"format": "xml"}, "/format", "json"),
         ({"format": "cloudevents"}, "/format", "json"),
         ({"filter": {"sectors": ["semiconductor"]}}, "/filter/sectors/0", "semiconductors"),
-        ({"filter": {"goods": ["neon", "mcu"]}}, "/filter/goods/0", "no good"),
+        ({"filter": {"goods": ["mcu", "unobtainium"]}}, "/filter/goods/1", "no good"),
         ({"filter": {"places": ["XX"]}}, "/filter/places/0", "no place"),
         ({"filter": {"mechanisms": ["ttc"]}}, "/filter/mechanisms/0", "no mechanism"),
         ({"filter": {"min_level": "panic"}}, "/filter/min_level", "crisis"),
@@ -287,7 +287,7 @@ async def test_a_challenge_is_for_the_endpoint_alone(baltica: Baltica) -> None:
     made = str((await baltica.subscribe())["id"])
     async with baltica.service.state.house.database.begin() as connection:
         (owed,) = await store.delivery_log.events(
-            connection, store.subscriptions.SubscriptionId(made), after=0, limit=2
+            connection, SubscriptionId(made), after=0, limit=2
         )
     challenge = json.loads(owed.data)["challenge"]
     for path in (
