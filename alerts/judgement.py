@@ -94,10 +94,10 @@ class Judgement:
     """What must be written down.
 
     ``findings`` holds every changed finding (a quiet one needs no memory) and ``feeds`` the scope
-    whose open alert it feeds. ``published`` are the transitions in order; ``restated`` what open alerts say now although
-    nothing was published since; ``touched`` all scopes
-    an alert was looked at for; ``broken`` the rules that raised (mechanism, rule, what);
-    ``held_back`` the mechanisms that would have issued but are not in force.
+    whose open alert it feeds. ``published`` are the transitions in order; ``restated`` is what
+    open alerts say now although nothing was published since. ``touched`` are all scopes an alert
+    was looked at for; ``broken`` the rules that raised (mechanism, rule, what); ``held_back`` the
+    mechanisms that would have issued but are not in force.
     """
 
     findings: dict[FindingKey, Finding] = field(default_factory=dict)

@@ -243,6 +243,7 @@ async def _tracks(
     by_series = _by_series(kept)
     telling = [m.series for m in movements if _is_event(policy, m.key)]
     reports = await store.signals.reports(connection, telling) if telling else {}
+    begins_at = min((at for m in movements if (at := _begins_at(m)) is not None), default=None)
     tracks: list[Track] = []
     missing: dict[SeriesId, datetime] = {}
     for movement in movements:
@@ -262,7 +263,7 @@ async def _tracks(
             track.reports = reports.get(movement.series, [])
             track.fresh_reports = [r for r in track.reports if (r.at, r.partner) in movement.said]
         elif movement.fresh and not movement.corrections:
-            since = _remembers_since(track, dockets)
+            since = _remembers_since(track, dockets, begins_at)
             if since is None:
                 continue
             ring = movement.state.samples()
@@ -279,13 +280,22 @@ async def _tracks(
     return tracks
 
 
+def _begins_at(movement: Movement) -> datetime | None:
+    """The first observation that is new or corrected; the whole history of a correction is not."""
+    changed = movement.corrections or movement.fresh
+    return min((c.at for c in changed), default=None)
+
+
 def _is_event(policy: Policy, key: SeriesKey) -> bool:
     return key.indicator in policy.catalogue.events
 
 
-def _remembers_since(track: Track, dockets: Mapping[Scope, Docket]) -> datetime | None:
+def _remembers_since(
+    track: Track, dockets: Mapping[Scope, Docket], begins_at: datetime | None
+) -> datetime | None:
     """How far back the track's rules look: their memory before the newest sample, or before the
-    onset at which a baseline is frozen. None when no rule looks back.
+    onset at which a baseline is frozen, be it of an alert that another series opens within this
+    transaction, which ``begins_at`` the first of its observations. None when no rule looks back.
     """
     earliest: datetime | None = None
     for profile, rule in track.questions:
@@ -298,6 +308,7 @@ def _remembers_since(track: Track, dockets: Mapping[Scope, Docket]) -> datetime 
         finding = track.findings.get((profile.id, rule.id))
         anchors = [
             track.fresh[0].at,
+            *([begins_at] if begins_at else []),
             *([finding.onset] if finding and finding.onset else []),
             *([docket.alert.opened_at] if docket and docket.alert else []),
         ]

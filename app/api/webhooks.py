@@ -109,7 +109,9 @@ _SUMMARIES = {
     EventType.eased: "An alert got better",
     EventType.resolved: "An alert ended",
 }
-_ANY_2XX: dict[int | str, dict[str, Any]] = {"2XX": {"description": "Taken. Anything else is tried again."}}
+_ANY_2XX: dict[int | str, dict[str, Any]] = {
+    "2XX": {"description": "Taken. Anything else is tried again."}
+}
 
 
 def describe(app: FastAPI) -> None:

@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from app.api.signals import Item
+from app.api.arrivals import Item
 from app.bench import sending
 
 _items = msgspec.json.Decoder(list[Item])

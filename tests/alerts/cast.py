@@ -317,10 +317,12 @@ class Desk:
     seen_until: dict[SeriesKey, datetime] = field(default_factory=dict)
     ids: dict[SeriesKey, SeriesId] = field(default_factory=dict)
     opened: int = 0
+    begins_at: datetime = field(default_factory=lambda: at("2026-01-01"))
 
     def post(self, *entries: Entry, now: datetime | None = None) -> list[Published]:
         """One transaction: stores the entries, judges them together; gives what it published."""
         keys = list(dict.fromkeys(e.key for e in entries))
+        self.begins_at = min(e.at for e in entries)
         tracks = [self._track(key, [e for e in entries if e.key == key]) for key in sorted(keys)]
         scopes = {p.scope_of(k) for k in keys for p in self.profiles}
         outcome = judgement.judge(tracks, self._dockets(scopes), self.catalogue, now or self.now)
@@ -416,7 +418,7 @@ class Desk:
                 continue
             finding = track.findings.get((profile.id, asked.id))
             alert = self.alerts.get(profile.scope_of(track.key))
-            anchors = [track.fresh[0].at]
+            anchors = [track.fresh[0].at, self.begins_at]
             anchors += [finding.onset] if finding and finding.onset else []
             anchors += [alert.opened_at] if alert else []
             since = min(anchors) - detectors.memory(asked.detector)
@@ -463,6 +465,8 @@ class Desk:
             if alert.state is AlertState.resolved:
                 del self.alerts[published.scope]
             named.append(replace(published, alert=alert))
+        for scope, why in outcome.restated.items():
+            self.alerts[scope] = replace(self.alerts[scope], why=why)
         self.published += named
         return named
 

@@ -391,3 +391,16 @@ def test_while_an_alert_is_open_every_baseline_of_it_stays_where_it_was_at_the_o
     assert (price.baseline, price.severity, price.onset) == (10, SEVERE, at("2023-06-05"))
     evidence = next(e for e in here.published[-1].evidence if e.key == PRICE)
     assert evidence.frozen_at == at("2023-06-04"), "the alert's onset, which is earlier"
+
+
+def test_an_alert_that_opens_within_a_batch_freezes_what_comes_later_in_it() -> None:
+    together, apart = Desk([ALL]), Desk([ALL])
+    control = event(CONTROL, report("2022-03-04"))
+    price = value(PRICE, "2022-04-04", 13)
+    for here in (together, apart):
+        here.post(value(PRICE, "2022-01-01", 10))
+    together.post(control, price)
+    apart.post(control)
+    apart.post(price)
+    assert together.finding(PRICE) == apart.finding(PRICE)
+    assert together.finding(PRICE).severity is MINOR

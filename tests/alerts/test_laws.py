@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alerts import detectors, explanation, findings, payloads
-from alerts.findings import QUIET, State
+from alerts.findings import QUIET
 from alerts.judgement import Published
 from alerts.lifecycle import AlertState
 from alerts.mechanisms import (
@@ -57,7 +57,7 @@ from tests.alerts.cast import (
 )
 
 LAW = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -96,25 +96,30 @@ ALL = mechanism(
 SERIES = [LEAD_TIME, PRICE, VOLUME, CONTROL, OUTAGE, EXEMPTION]
 IDS = {key: SeriesId(number) for number, key in enumerate(sorted(SERIES), 1)}
 
-# Ranges in which bands are crossed often.
-RANGES = {LEAD_TIME: (10, 23), PRICE: (8, 20), VOLUME: (0, 12)}
+# Values that cross bands often, and go back to normal often enough for alerts to close.
+VALUES = {
+    LEAD_TIME: [12.0, 12.0, 12.0, 12.0, 13.5, 14.0, 15.0, 17.0, 19.0, 23.0],
+    PRICE: [10.0, 10.0, 10.0, 10.0, 12.0, 13.0, 14.0, 15.0, 19.0],
+    VOLUME: [0.0, 3.0, 5.0, 8.0, 10.0, 10.0],
+}
 partners = st.sampled_from([AURORA, DORADO])
 origins = st.sampled_from([Origin.press, Origin.company, Origin.government])
 graver = st.sampled_from([s for s in Severity if s])
 
 
 @st.composite
-def histories(draw: st.DrawFn, most: int = 40) -> list[Entry]:
+def histories(draw: st.DrawFn, most: int = 30) -> list[Entry]:
     """Entries of several series of one good in the order of observation, a few days apart."""
     entries: list[Entry] = []
     day = FIRST
+    told_of = draw(st.sampled_from([SERIES, [LEAD_TIME, PRICE], [PRICE, PRICE, PRICE, CONTROL]]))
     for _ in range(draw(st.integers(1, most))):
         day += timedelta(days=draw(st.sampled_from([0, 1, 1, 2, 5, 15, 31])))
-        key = draw(st.sampled_from([LEAD_TIME, *SERIES]))
+        key = draw(st.sampled_from(told_of))
         if any(e.key == key and e.at == day for e in entries):
             continue
-        if key in RANGES:
-            entries.append(Entry(key, day, float(draw(st.integers(*RANGES[key])))))
+        if key in VALUES:
+            entries.append(Entry(key, day, draw(st.sampled_from(VALUES[key]))))
             continue
         partner = draw(partners)
         told = Report(day, draw(graver), partner, PARTIES[partner], draw(origins))
@@ -196,9 +201,6 @@ def test_no_data_never_lowers_anything(history: list[Entry], waits: list[int]) -
             stands = here.findings.get(key)
             if stands is not None:
                 assert stands.severity == severity
-    for finding in here.findings.values():
-        if finding.state in {State.stale, State.no_data}:
-            assert not [a for a in here.published if a.alert.resolved_at == now and finding.fires]
 
 
 @LAW

@@ -11,8 +11,10 @@ import pytest
 from fastapi import FastAPI
 
 from app import access
+from app.database import Database
 from app.main import create_app
 from app.settings import Settings
+from tests.app.post_office import Post
 
 Connect = Callable[..., "httpx.AsyncClient"]
 
@@ -44,3 +46,9 @@ async def caller(service: FastAPI) -> AsyncIterator[Callable[..., object]]:
             )
 
         yield connect
+
+
+@pytest.fixture
+async def post(database: Database, settings: Settings) -> AsyncIterator[Post]:
+    async with AsyncExitStack() as stack:
+        yield Post(database, settings, stack)

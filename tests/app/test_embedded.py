@@ -16,7 +16,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.embedded import Embedded, FolderOfAnotherVersion, FolderUnusable, StartFailed, options_for
+from app.embedded import Embedded, FolderOfAnotherVersion, FolderUnusable, StartFailed
+from app.embedded.machine import options_for
 
 _SMALL = {"shared_buffers": "32MB", "max_connections": "20"}
 

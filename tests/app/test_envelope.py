@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
 import pytest
+import structlog
 from fastapi import Depends, FastAPI, Query
 from fastapi.responses import JSONResponse
 from openapi_spec_validator import validate
@@ -70,6 +73,22 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://forewarn") as client,
     ):
         yield client
+
+
+@contextmanager
+def _log(capsys: pytest.CaptureFixture[str]) -> Iterator[list[dict[str, Any]]]:
+    """Logs as the service does while the block runs; afterwards the list holds the lines."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    lines: list[dict[str, Any]] = []
+    telemetry.configure("info", "json")
+    try:
+        yield lines
+    finally:
+        lines += [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
 
 
 def _problem(answer: httpx.Response, slug: str) -> dict[str, Any]:
@@ -143,11 +162,10 @@ async def test_a_body_over_the_limit_is_not_read(
 async def test_a_failure_nobody_expected_shows_nothing_of_our_insides(
     client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    telemetry.configure("info", "json")
-    answer = await client.get("/broken")
+    with _log(capsys) as lines:
+        answer = await client.get("/broken")
     _problem(answer, "internal")
     assert "hunter2" not in answer.text
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     failed = next(line for line in lines if line["event"] == "request.failed")
     assert failed["request_id"] == answer.headers["x-request-id"]
     assert "hunter2" in failed["exception"], "but the operator sees it"
@@ -156,10 +174,9 @@ async def test_a_failure_nobody_expected_shows_nothing_of_our_insides(
 async def test_every_request_is_one_line(
     client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    telemetry.configure("info", "json")
-    await client.get("/crates")
-    await client.get("/healthz")
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    with _log(capsys) as lines:
+        await client.get("/crates")
+        await client.get("/healthz")
     assert [(line["event"], line["path"], line["status"]) for line in lines] == [
         ("request.answered", "/crates", 200)
     ]

