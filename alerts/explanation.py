@@ -285,7 +285,9 @@ def _good(code: str, catalogue: Catalogue) -> str:
 
 
 def _place(code: str, catalogue: Catalogue) -> str:
-    return catalogue.places[code].title if code in catalogue.places else code
+    if code in catalogue.places:
+        return catalogue.places[code].title
+    return catalogue.countries.get(code, code)
 
 
 def _capital(words: str) -> str:

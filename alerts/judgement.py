@@ -361,8 +361,8 @@ class _Bench:
 
     def _restate(self, scope: Scope, alert: Alert, evidence: Sequence[Evidence]) -> None:
         """Keeps an open alert's sentence true to its newest observation, between transitions."""
-        frozen = [_frozen(e, alert.opened_at) for e in evidence]
-        why = explanation.why(frozen, self.catalogue, alert.state)
+        said = [frozen(e, alert.opened_at) for e in evidence]
+        why = explanation.why(said, self.catalogue, alert.state)
         if why != alert.why:
             self.outcome.restated[scope] = why
             self.dockets[scope].alert = replace(alert, why=why)
@@ -377,9 +377,9 @@ class _Bench:
     ) -> None:
         was = docket.alert
         opened_at = step.alert.opened_at
-        evidence = [_frozen(e, opened_at) for e in evidence]
+        evidence = [frozen(e, opened_at) for e in evidence]
         if cause.evidence is not None:
-            cause = replace(cause, evidence=_frozen(cause.evidence, opened_at))
+            cause = replace(cause, evidence=frozen(cause.evidence, opened_at))
         alert = replace(
             step.alert,
             title=explanation.title(scope, self.catalogue),
@@ -422,8 +422,8 @@ def _is_over(event: Finding, report: Report) -> bool:
     return event.ok_since is not None and report.at <= event.ok_since
 
 
-def _frozen(evidence: Evidence, opened_at: datetime) -> Evidence:
-    """The evidence with the instant its baseline was frozen at, by the rule of ``_next``."""
+def frozen(evidence: Evidence, opened_at: datetime) -> Evidence:
+    """The evidence with the instant its baseline was frozen at, by the rule that ``judge`` follows."""
     finding = evidence.finding
     if finding.baseline is None or finding.observed_at is None:
         return evidence

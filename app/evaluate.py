@@ -63,7 +63,8 @@ class Movement:
     """What one transaction changed on one series.
 
     ``state`` is how the series stood before. ``fresh`` are new samples, oldest first; with
-    ``corrections`` it is the whole history instead. ``said`` names new reports of an event: when, and whose.
+    ``corrections`` it is the whole history instead. ``written_until`` is the newest instant of
+    which something was stored, counted or not. ``said`` names new reports of an event: when, and whose.
     """
 
     series: SeriesId
@@ -72,6 +73,7 @@ class Movement:
     fresh: list[Sample] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     said: set[tuple[datetime, PartnerId]] = field(default_factory=set)
+    written_until: datetime | None = None
 
 
 class ScopesNeeded(Exception):

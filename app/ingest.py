@@ -393,6 +393,7 @@ async def _movements(
         if movement is None:
             movement = Movement(series, ledger.keys[series], states[series])
             movements[series] = movement
+        movement.written_until = at
         was, now_is = ledger.was[series, at], counted(ledger.book[series, at])
         last = states[series].last_observed_at
         if series in ledger.events:
@@ -418,26 +419,21 @@ async def _movements(
 
 
 def _moved(movement: Movement, ledger: _Ledger) -> SeriesState:
-    """The series' state after a movement."""
+    """The series' state after a movement.
+
+    ``last_observed_at`` never goes back, not even when the newest value is taken back: up to
+    there something may be stored, and a look-up is due.
+    """
     before, fresh = movement.state, movement.fresh
+    instants = [at for at in (before.last_observed_at, movement.written_until) if at is not None]
     if movement.corrections and movement.series not in ledger.events:
-        return SeriesState(
-            before.series,
-            before.version,
-            fresh[-1].at if fresh else before.last_observed_at,
-            fresh[-1].value if fresh else None,
-            len(fresh),
-            packed(fresh[-RING_SAMPLES:]),
-        )
-    if not fresh:
-        return before
-    newest = max(fresh)
-    is_newer = before.last_observed_at is None or newest.at >= before.last_observed_at
+        value = fresh[-1].value if fresh else None
+        observations, ring = len(fresh), packed(fresh[-RING_SAMPLES:])
+    else:
+        last = before.last_observed_at
+        is_newer = bool(fresh) and (last is None or fresh[-1].at >= last)
+        value = fresh[-1].value if is_newer else before.last_value
+        observations, ring = before.observations + len(fresh), packed(fresh, before.ring)
     return SeriesState(
-        before.series,
-        before.version,
-        newest.at if is_newer else before.last_observed_at,
-        newest.value if is_newer else before.last_value,
-        before.observations + len(fresh),
-        packed(fresh, before.ring),
+        before.series, before.version, max(instants, default=None), value, observations, ring
     )

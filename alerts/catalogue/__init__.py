@@ -120,7 +120,7 @@ class Catalogue:
     indicators: Mapping[str, Indicator] = field(default_factory=dict)
     events: Mapping[str, Event] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
-    countries: frozenset[str] = frozenset()
+    countries: Mapping[str, str] = field(default_factory=dict)
 
     def is_place(self, code: str) -> bool:
         """Whether a place is a country, EU, a named place, or shaped like a code of a country's.

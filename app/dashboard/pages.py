@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import HTMLResponse
 
-from alerts import explanation
-from alerts.lifecycle import AlertState, Evidence
+from alerts import explanation, judgement
+from alerts.lifecycle import Alert, AlertState, Evidence
 from alerts.mechanisms import Profile
 from alerts.rules import Rule
 from alerts.signals import Report, SeriesId, SeriesKey
@@ -170,7 +170,11 @@ async def _said(
     events = [f.series for f in dossier.feeding if f.key.indicator in here.catalogue.events]
     reports = await store.signals.reports(connection, events) if events else {}
     return [
-        (feeding, _described(here, profile, feeding, reports), reports.get(feeding.series, []))
+        (
+            feeding,
+            _described(here, profile, feeding, reports, dossier.alert),
+            reports.get(feeding.series, []),
+        )
         for feeding in dossier.feeding
     ]
 
@@ -180,6 +184,7 @@ def _described(
     profile: Profile | None,
     feeding: Feeding,
     reports: Mapping[SeriesId, list[Report]],
+    alert: Alert,
 ) -> Mapping[str, Any]:
     """The finding in words: anew where it is still remembered, else as last published."""
     rule = _rule(profile, feeding.rule)
@@ -195,6 +200,7 @@ def _described(
         finding,
         heard[-1] if heard else None,
     )
+    evidence = judgement.frozen(evidence, alert.opened_at)
     return explanation.describe(evidence, here.catalogue)
 
 

@@ -134,9 +134,9 @@ class Titles:
         return found.title if found else code
 
     def place(self, code: str) -> str:
-        """A place's title; countries go by their code."""
+        """A place's title, or a country's name."""
         found = self.catalogue.places.get(code)
-        return found.title if found else code
+        return found.title if found else self.catalogue.countries.get(code, code)
 
     def indicator(self, code: str) -> str:
         """An indicator's or an event's title."""

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +70,7 @@ class CatalogueFile:
     indicators: tuple[Indicator, ...] = ()
     events: tuple[Event, ...] = ()
     places: tuple[Place, ...] = ()
-    countries: frozenset[str] = frozenset()
+    countries: Mapping[str, str] = field(default_factory=dict)
 
 
 def plain(value: object) -> object:
@@ -108,7 +108,7 @@ def read_catalogue(files: Sequence[Path]) -> tuple[Catalogue, list[LineFault]]:
     kinds = ("sectors", "goods", "indicators", "events", "places")
     known: dict[str, dict[str, object]] = {kind: {} for kind in kinds}
     where: dict[str, tuple[str, marks.Mark]] = {}
-    countries: set[str] = set()
+    countries: dict[str, str] = {}
     for file in files:
         marked, part = _read(CatalogueFile, file.read_bytes(), file.name, faults)
         if marked is None or part is None:
@@ -124,7 +124,7 @@ def read_catalogue(files: Sequence[Path]) -> tuple[Catalogue, list[LineFault]]:
                     faults.append(LineFault(file.name, mark.line, mark.column, f"/{place}", detail))
                 where[place] = (file.name, mark)
                 known[kind][entry.code] = entry
-    catalogue = Catalogue(**known, countries=frozenset(countries))  # type: ignore[arg-type]
+    catalogue = Catalogue(**known, countries=countries)  # type: ignore[arg-type]
     for fault in alerts.catalogue.catalogue_faults(catalogue):
         kind, code = fault.pointer.split("/")[1:3]
         name, mark = where[f"{kind}/{code}"]

@@ -94,7 +94,7 @@ CATALOGUE = Catalogue(
         )
     },
     places={"suez": Place("suez", "Suez Canal")},
-    countries=frozenset({"CN", "UA", "TW"}),
+    countries={"CN": "China", "UA": "Ukraine", "TW": "Taiwan"},
 )
 
 LEAD_TIME = SeriesKey("semiconductors", "lead_time", "neon")

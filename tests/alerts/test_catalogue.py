@@ -26,7 +26,7 @@ KNOWN = Catalogue(
         "site_outage": Event("site_outage", "Outage", Severity.severe, ("chips",)),
     },
     places={"suez": Place("suez", "Suez Canal")},
-    countries=frozenset({"TW", "NL", "US"}),
+    countries={"TW": "Taiwan", "NL": "the Netherlands", "US": "the United States"},
 )
 
 

@@ -119,7 +119,7 @@ RECOVERING = State.recovering
         (about(LEAD_TIME, bands((MINOR, 1, 0.5)), found(MINOR, 1.0)),
          "Lead time of neon stood at 1 week on 31 March 2022, at the limit of 1 week for minor."),
         (about(STOCKS, STOCK_BANDS, found(SEVERE, 12.0)),
-         "Inventory in days of use of DRAM memory in TW stood at 12 days on 31 March 2022, below "
+         "Inventory in days of use of DRAM memory in Taiwan stood at 12 days on 31 March 2022, below "
          "the limit of 15 days for severe."),
         (about(UNKNOWN, bands((MINOR, 1, 0.5)), found(MINOR, 1234.56)),
          "Wafer age of unobtainium at NLRTM stood at 1,235 on 31 March 2022, above the limit of 1 "
@@ -143,18 +143,18 @@ NOVEMBER = "2023-11-30"
     ("one", "sentence"),
     [
         (about(VOLUME, FALL, found(SEVERE, 0, -1, 7833, day=NOVEMBER), frozen="2022-07-03"),
-         "Volume exported of neon from UA stood at 0 kg on 30 November 2023, 100 % below November "
+         "Volume exported of neon from Ukraine stood at 0 kg on 30 November 2023, 100 % below November "
          "2021 (7,833 kg); the limit for severe is -80 %."),
         (about(VOLUME, FALL, found(SEVERE, 1530, -0.7273, 5611, day=NOVEMBER), frozen="2023-07-03"),
-         "Volume exported of neon from UA stood at 1,530 kg on 30 November 2023, 72.7 % below "
+         "Volume exported of neon from Ukraine stood at 1,530 kg on 30 November 2023, 72.7 % below "
          "November 2022 (5,611 kg); severe clears at -50 %."),
         (about(VOLUME, FALL, found(SEVERE, 6210, 0.09, 5697, day=NOVEMBER, state=RECOVERING,
                                    clear_run=1), frozen="2023-07-03"),
-         "Volume exported of neon from UA stood at 6,210 kg on 30 November 2023, 9 % above "
+         "Volume exported of neon from Ukraine stood at 6,210 kg on 30 November 2023, 9 % above "
          "November 2022 (5,697 kg); severe clears at -50 %, which it has reached on 1 of 2 "
          "observations in a row."),
         (about(VOLUME, FALL, found(NONE, 5611, 0.0, 5611, day=NOVEMBER, state=State.ok)),
-         "Volume exported of neon from UA stood at 5,611 kg on 30 November 2023, unchanged from "
+         "Volume exported of neon from Ukraine stood at 5,611 kg on 30 November 2023, unchanged from "
          "November 2022 (5,611 kg)."),
         (about(PRICE, RISE, found(MODERATE, 140, 0.4 - 1e-12, 100, day=NOVEMBER),
                frozen="2023-07-03"),
@@ -186,11 +186,11 @@ EVENT = found(SEVERE, 3.0, day="2023-07-03")
     ("one", "sentence"),
     [
         (about(CONTROL, trigger(), EVENT, told=report("2023-07-03", effective="2023-08-01")),
-         "Reported on 3 July 2023 for neon in UA: export control, severity severe, in effect from "
+         "Reported on 3 July 2023 for neon in Ukraine: export control, severity severe, in effect from "
          "1 August 2023."),
         (about(CONTROL, trigger(), EVENT,
                told=report("2023-07-03", announced="2023-07-01", effective="2023-08-01")),
-         "Reported on 3 July 2023 for neon in UA: export control, severity severe, announced on "
+         "Reported on 3 July 2023 for neon in Ukraine: export control, severity severe, announced on "
          "1 July 2023, in effect from 1 August 2023."),
         (about(CONTROL._replace(good="", place=""), trigger(), EVENT),
          "Reported on 3 July 2023 for semiconductors: export control, severity severe."),
@@ -199,12 +199,12 @@ EVENT = found(SEVERE, 3.0, day="2023-07-03")
         (about(CONTROL, trigger(), replace(EVENT, severity=NONE, state=State.pending,
                                            reason="2 parties must report it independently within "
                                            "14 days, or one official source")),
-         "Reported on 3 July 2023 for neon in UA, not corroborated yet: export control; 2 parties "
+         "Reported on 3 July 2023 for neon in Ukraine, not corroborated yet: export control; 2 parties "
          "must report it independently within 14 days, or one official source."),
         (about(CONTROL, trigger(), replace(EVENT, severity=NONE, state=State.ok)),
-         "Reported on 3 July 2023 for neon in UA: export control, too mild to count."),
+         "Reported on 3 July 2023 for neon in Ukraine: export control, too mild to count."),
         (about(CONTROL, trigger(), Finding()),
-         "What was reported for neon in UA no longer stands: export control."),
+         "What was reported for neon in Ukraine no longer stands: export control."),
     ],
 )  # fmt: skip
 def test_an_event(one: Evidence, sentence: str) -> None:
@@ -216,11 +216,11 @@ def test_an_event(one: Evidence, sentence: str) -> None:
     [
         (about(VOLUME, FALL, replace(found(SEVERE, 5, day=NOVEMBER), state=State.not_evaluable,
                                      reason="the baseline is zero")),
-         "Volume exported of neon from UA could not be judged on 30 November 2023: the baseline is "
+         "Volume exported of neon from Ukraine could not be judged on 30 November 2023: the baseline is "
          "zero; its last known severity, severe, stands."),
         (about(VOLUME, FALL, replace(found(NONE, 5, day=NOVEMBER), state=State.not_evaluable,
                                      reason="the baseline is zero")),
-         "Volume exported of neon from UA could not be judged on 30 November 2023: the baseline is "
+         "Volume exported of neon from Ukraine could not be judged on 30 November 2023: the baseline is "
          "zero."),
         (about(CHIPS, LEAD_TIME_BANDS, found(SEVERE, 26, state=State.stale)),
          "Lead time of chips of all kinds has not been reported since 31 March 2022; its last known "
@@ -286,7 +286,7 @@ def test_an_amount_has_no_more_digits_than_matter(
         (Scope("m", "semiconductors", "neon"), "Neon (semiconductors)"),
         (Scope("m", "semiconductors", "dram"), "DRAM memory (semiconductors)"),
         (Scope("m", "shipping", "", "suez"), "Suez Canal (shipping)"),
-        (Scope("m", "semiconductors", "neon", "UA"), "Neon, UA (semiconductors)"),
+        (Scope("m", "semiconductors", "neon", "UA"), "Neon, Ukraine (semiconductors)"),
         (Scope("m", "semiconductors"), "Semiconductors"),
     ],
 )

@@ -53,7 +53,7 @@ KNOWN = Catalogue(
         "transits": Indicator("transits", "Transits", "1/day", Harm.down, 1, ("shipping",)),
     },
     events={"strike": Event("strike", "Strike", Severity.moderate)},
-    countries=frozenset({"TW"}),
+    countries={"TW": "Taiwan"},
 )
 BANDS = (Band(Severity.minor, 14, 13), Band(Severity.severe, 20, 18))
 RULE = Rule(

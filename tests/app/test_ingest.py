@@ -142,7 +142,24 @@ async def test_a_retraction_judges_the_series_again(intake: Intake, database: Da
     assert told.statuses == [Status.revised]
     assert await _open(database) == {"semiconductors/chips/": Severity.none}
     state = await _state(database, CHIPS)
-    assert (state.last_observed_at, state.last_value) == (month(1), 13.0)
+    assert (state.last_observed_at, state.last_value) == (month(2), 13.0)
+
+
+async def test_what_was_taken_back_may_be_said_again(intake: Intake, database: Database) -> None:
+    await intake.accept([lead_time(month(1), 13.0), lead_time(month(2), 21.0)], NOW)
+    await intake.accept([lead_time(month(2), None)], NOW)
+    told = await intake.accept([lead_time(month(2), 21.0)], NOW)
+    assert told.statuses == [Status.revised]
+    assert await _open(database) == {"semiconductors/chips/": Severity.severe}
+    told = await intake.accept([lead_time(month(2), 21.0, BALTICA)], NOW)
+    assert told.statuses == [Status.accepted]
+    both = [lead_time(month(3), 12.0), lead_time(month(3), None), lead_time(month(3), 12.5)]
+    told = await intake.accept(both[:2], NOW)
+    assert told.statuses == [Status.accepted, Status.revised]
+    told = await intake.accept(both[2:], NOW)
+    assert told.statuses == [Status.revised]
+    state = await _state(database, CHIPS)
+    assert (state.last_observed_at, state.last_value, state.observations) == (month(3), 12.5, 3)
 
 
 async def test_two_partners_on_one_observation_count_as_their_median(
