@@ -15,8 +15,8 @@ help: ## Shows this
 demo: .venv/service ## Replays real history through a running service; ONCE=1 ends after it
 	@exec $(BIN)/forewarn demo $(if $(ONCE),--once)
 
-run: .venv/service ## Runs the service on your own data folder, .forewarn
-	@FOREWARN_LOG_FORMAT=$${FOREWARN_LOG_FORMAT:-console} exec $(BIN)/forewarn serve
+run: .venv/service ## Runs the service on your own data folder, .forewarn; PORT=8001 on another port
+	@FOREWARN_LOG_FORMAT=$${FOREWARN_LOG_FORMAT:-console} exec $(BIN)/forewarn serve $(if $(PORT),--port $(PORT))
 
 test: .venv/developer ## Runs the tests
 	@test -x $(CHROMIUM) || { echo "The browser test needs $(CHROMIUM): apt-get install chromium"; exit 1; }

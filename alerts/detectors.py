@@ -56,6 +56,11 @@ class Reading:
     undefined: str = ""
     awaits: str = ""
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether there is nothing to report."""
+        return self.raised is Severity.none and not self.undefined and not self.awaits
+
     def next_below(self, severity: Severity) -> Severity:
         """The rule's next severity below the given one; none below the lowest."""
         return max((b for b in self.bands if b < severity), default=Severity.none)

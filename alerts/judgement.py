@@ -303,6 +303,8 @@ class _Bench:
             reading = detectors.read(detector, window, min(onsets, default=None))
         except Exception as error:  # noqa: BLE001 - one broken rule must not stop the others
             reading = Reading(at, window[-1].value, undefined=self._break(profile, rule, error))
+        if reading.is_calm and before.is_quiet:
+            return before  # Nearly every sample: nothing to remember, so nothing is made.
         return findings.advance(rule, before, reading)
 
     def _told(self, asked: _AskedEvent, before: Finding, reports: Sequence[Report]) -> Finding:

@@ -167,7 +167,7 @@ def retry_after(header: str | None, now: datetime) -> timedelta:
         return timedelta(seconds=min(int(text[:12]), 3_155_760_000))
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # A year, an hour or an offset beyond all calendars.
         return timedelta()
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)

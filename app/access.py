@@ -45,6 +45,7 @@ ROLES: dict[str, frozenset[str]] = {
 }
 
 LIVE_KEYS_PER_PARTNER = 2
+LONGEST_NAME = 200
 
 _REMEMBER_SECONDS = 10.0
 _REMEMBER_AT_MOST = 10_000
@@ -118,6 +119,10 @@ async def issue_key(
     """
     if not name.strip():
         raise KeyRefused("A key needs the name of a partner.")
+    if len(name) > LONGEST_NAME or not name.strip().isprintable():
+        raise KeyRefused(
+            f"A partner's name is one line of at most {LONGEST_NAME} printable characters."
+        )
     if role not in ROLES:
         raise KeyRefused(f"There is no role {role!r}; the roles are {', '.join(ROLES)}.")
     chosen = frozenset(scopes) or ROLES[role]

@@ -190,6 +190,7 @@ class Database:
             pool_size=size,
             max_overflow=0,
             pool_timeout=_CONNECT_SECONDS,
+            hide_parameters=True,  # Errors go into logs, and secrets go into statements.
         )
         event.listen(engine.sync_engine, "handle_error", _drop_demoted_host)
         return engine
@@ -225,7 +226,7 @@ class Database:
         connection.add_termination_listener(lambda _: lost.set())
         try:
             yield connection, lost
-        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        except (ConnectionError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseAway(_sentence(error)) from error
         finally:
             connection.terminate()

@@ -22,6 +22,9 @@ from app.store.series import SeriesState
 
 Question = tuple[Profile, Rule]
 
+KEYS_REMEMBERED = 1_000_000
+"""Of so many series the rules that ask them are kept in memory; of more they are looked for again."""
+
 
 @dataclass(slots=True)
 class Policy:
@@ -45,7 +48,8 @@ class Policy:
         found = self._questions.get(key)
         if found is None:
             found = tuple((p, r) for p in self.profiles.values() for r in p.rules if r.asks(key))
-            self._questions[key] = found
+            if len(self._questions) < KEYS_REMEMBERED:
+                self._questions[key] = found
         return found
 
     def rule(self, mechanism: str, rule: str) -> Rule | None:
@@ -179,29 +183,42 @@ async def _sweep_silence(database: Database, policy: Policy, now: datetime) -> N
     async with database.begin() as connection:
         silent = await store.series.silent_since(connection, now - timedelta(days=min(limits)))
         silent = [entry for entry in silent if policy.questions(entry[1])]
-        if not silent:
+        # Most have been silent for long: look first, and lock only where something changes.
+        changed, _ = await _fall_silent(connection, policy, silent, now)
+        due = {series for series, *_ in changed}
+        if not due:
             return
-        await store.series.lock(connection, [store.series.lane_of_series(s) for s, *_ in silent])
-        states = await store.series.states(connection, [s for s, *_ in silent])
-        still = [e for e in silent if states[e[0]].last_observed_at == e[2].at]
-        kept = await store.findings.of_series(connection, [s for s, *_ in still])
-        by_series = _by_series(kept)
-        tracks = [
-            Track(
-                series,
-                key,
-                policy.unit_of(key),
-                policy.questions(key),
-                known=[last],
-                findings={k.key[1:]: k.finding for k in by_series.get(series, ())},
-            )
-            for series, key, last in still
-        ]
-        changed = judgement.judge_silence(tracks, now)
+        await store.series.lock(connection, [store.series.lane_of_series(s) for s in due])
+        states = await store.series.states(connection, sorted(due))
+        still = [e for e in silent if e[0] in due and states[e[0]].last_observed_at == e[2].at]
+        changed, feeds = await _fall_silent(connection, policy, still, now)
         if changed:
-            feeds = {k.key: k.alert_id for k in kept if k.alert_id is not None}
             await _keep_findings(connection, policy, changed, feeds)
             telemetry.line("findings.fell_silent", findings=len(changed))
+
+
+async def _fall_silent(
+    connection: Connection,
+    policy: Policy,
+    silent: Sequence[tuple[SeriesId, SeriesKey, Sample]],
+    now: datetime,
+) -> tuple[dict[FindingKey, Finding], dict[FindingKey, int]]:
+    """The findings that the silence of these series changes, and the alerts that findings feed."""
+    kept = await store.findings.of_series(connection, [s for s, *_ in silent])
+    by_series = _by_series(kept)
+    tracks = [
+        Track(
+            series,
+            key,
+            policy.unit_of(key),
+            policy.questions(key),
+            known=[last],
+            findings={k.key[1:]: k.finding for k in by_series.get(series, ())},
+        )
+        for series, key, last in silent
+    ]
+    feeds = {k.key: k.alert_id for k in kept if k.alert_id is not None}
+    return judgement.judge_silence(tracks, now), feeds
 
 
 async def _dockets(
@@ -351,11 +368,7 @@ async def _write_alerts(
 ) -> dict[Scope, int]:
     """Writes alerts and transitions and owes them; gives the ids of the alerts still open."""
     opened = [p for p in outcome.published if p.transition.type is EventType.opened]
-    latest = {
-        kept.id: store.alerts.Kept(kept.id, replace(kept.alert, why=outcome.restated[scope]))
-        for scope, kept in on_file.items()
-        if scope in outcome.restated
-    }
+    latest: dict[int, Alert] = {}
     refs = await _take_refs(connection, policy, [p.scope for p in opened], now)
     alert_ids = await store.alerts.take_ids(connection, "alerts", len(opened)) if opened else []
     numbered = iter(zip(alert_ids, refs, strict=True))
@@ -371,8 +384,7 @@ async def _write_alerts(
             standing[published.scope] = next(numbered)
         alert_id, ref = standing[published.scope]
         alert = replace(published.alert, ref=ref)
-        why = outcome.restated.get(published.scope, alert.why)
-        latest[alert_id] = store.alerts.Kept(alert_id, replace(alert, why=why))
+        latest[alert_id] = alert
         described = transition.explanation["findings"]
         data = payloads.render(alert, transition, described)  # type: ignore[arg-type]
         debited.append(store.alerts.Debited(row_id, alert_id, transition, data, published.fed_by))
@@ -393,10 +405,15 @@ async def _write_alerts(
             alert_level=alert.level.name,
             observed_at=transition.at.isoformat(),
         )
+    for scope, why in outcome.restated.items():  # Of a scope's alerts, the one that is open now.
+        alert_id, _ = standing[scope]
+        alert = latest[alert_id] if alert_id in latest else on_file[scope].alert
+        latest[alert_id] = replace(alert, why=why)
+    written = [store.alerts.Kept(alert_id, alert) for alert_id, alert in latest.items()]
     await store.alerts.keep(
         connection,
-        [k for k in latest.values() if k.id not in before],
-        [k for k in latest.values() if k.id in before],
+        [k for k in written if k.id not in before],
+        [k for k in written if k.id in before],
     )
     if debited:
         await store.alerts.record(connection, debited)
@@ -405,7 +422,7 @@ async def _write_alerts(
     return {
         scope: alert_id
         for scope, (alert_id, _) in standing.items()
-        if alert_id not in latest or latest[alert_id].alert.state is AlertState.open
+        if alert_id not in latest or latest[alert_id].state is AlertState.open
     }
 
 

@@ -25,6 +25,9 @@ from app.store.signals import Row, Stored
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
+SERIES_REMEMBERED = 1_000_000
+"""So many ids are kept in memory; then they are forgotten and looked up again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -134,8 +137,11 @@ class Intake:
 
     async def _learn_series(self, keys: set[SeriesKey], now: datetime) -> None:
         """Makes series not seen before, in a short transaction of its own."""
-        new = keys - self._ids.keys()
-        if new:
+        # Until none is missing: while this waits, another request may forget what this one knew.
+        while new := keys - self._ids.keys():
+            if len(self._ids) >= SERIES_REMEMBERED:
+                self._ids.clear()
+                new = keys
             async with self._database.begin() as connection:
                 found = await store.series.find_or_make(connection, new, now)
             self._ids.update(found)

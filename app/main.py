@@ -284,7 +284,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise CannotListen(
-            f"Cannot listen on {host} port {port} ({error.strerror}). Choose another with --port."
+            f"Cannot listen on {host} port {port} ({error.strerror}). "
+            "Choose another with --port, or `make run PORT=8001`."
         ) from error
     bound.set_inheritable(False)
     return bound

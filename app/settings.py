@@ -138,6 +138,13 @@ class Settings(BaseSettings):
         default="json", description="`json`: one object a line; `console`: coloured, for people."
     )
 
+    @field_validator("profiles_dir")
+    @classmethod
+    def _is_folder(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.expanduser().is_dir():
+            raise ValueError(f"there is no folder {folder}")
+        return folder
+
     @field_validator("ingest_lanes")
     @classmethod
     def _is_power_of_two(cls, lanes: int) -> int:
@@ -169,7 +176,8 @@ def from_environment() -> Settings:
         return Settings()
     except ValidationError as error:
         faults = [
-            f"{PREFIX}{'_'.join(str(part) for part in fault['loc'][:1]).upper()}: {fault['msg']}"
+            f"{PREFIX}{'_'.join(str(part) for part in fault['loc'][:1]).upper()}: "
+            f"{fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsFaulty(

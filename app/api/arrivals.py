@@ -147,7 +147,9 @@ def check_items(
     return checked, True
 
 
-def check_retractions(body: bytes, partner: PartnerId, here: House) -> tuple[Checked, bool]:
+def check_retractions(
+    body: bytes, partner: PartnerId, here: House, now: datetime
+) -> tuple[Checked, bool]:
     """Decodes and checks what is to be taken back; and whether it was an array.
 
     Raises:
@@ -164,11 +166,18 @@ def check_retractions(body: bytes, partner: PartnerId, here: House) -> tuple[Che
     retractions = decoded if isinstance(decoded, list) else [decoded]
     _limit(len(retractions), here.settings)
     checked = Checked()
+    latest = now + timedelta(seconds=here.settings.future_tolerance_seconds)
     for index, said in enumerate(retractions):
         key = _key(said)
         pointer = f"/{index}" if several else ""
+        faults: list[Fault] = []
         if _subject(here.policy, key, is_event=bool(said.event)) is None:
-            faults = _key_faults(here.policy, key, is_event=bool(said.event), suggest=True)
+            suggest = len(checked.refused) < _SUGGESTIONS
+            faults.extend(_key_faults(here.policy, key, is_event=bool(said.event), suggest=suggest))
+        faults.extend(_impossible_instant(said.observed_at, latest))
+        faults.extend(_misnamed_exercise(said.exercise))
+        faults.extend(_unstorable(said, ("reason",)))
+        if faults:
             checked.refused[index] = _refusal(faults, pointer)
             continue
         detail = msgspec.json.encode({"note": said.reason}).decode()
@@ -264,14 +273,7 @@ def _check(
             faults.extend(_missing(item, subject))
         elif fault := catalogue_of.value_fault(subject, item.unit, item.value):
             faults.append(fault)
-    if item.observed_at > latest:
-        faults.append(
-            Fault(
-                "/observed_at", f"{item.observed_at.isoformat()} is in the future; check your clock"
-            )
-        )
-    elif item.observed_at < _EARLIEST:
-        faults.append(Fault("/observed_at", "nothing was observed before the year 1900"))
+    faults.extend(_impossible_instant(item.observed_at, latest))
     faults.extend(_odd_fields(item, is_event=is_event))
     if faults:
         return _refusal(faults, pointer)
@@ -289,26 +291,39 @@ def _check(
     )
 
 
+def _impossible_instant(observed_at: datetime, latest: datetime) -> list[Fault]:
+    if observed_at > latest:
+        said = f"{observed_at.isoformat()} is in the future; check your clock"
+        return [Fault("/observed_at", said)]
+    if observed_at < _EARLIEST:
+        return [Fault("/observed_at", "nothing was observed before the year 1900")]
+    return []
+
+
 def _odd_fields(item: Item, *, is_event: bool) -> list[Fault]:
     """What an event or a measurement may not carry, and text PostgreSQL cannot hold."""
-    faults: list[Fault] = []
-    if item.exercise is not None and not _EXERCISE.fullmatch(item.exercise):
-        faults.append(
-            Fault(
-                "/exercise",
-                "an exercise is named by 1 to 64 lower-case letters, digits and hyphens",
-            )
-        )
+    faults = _misnamed_exercise(item.exercise)
     wrong = ("value", "unit") if is_event else ("severity", "announced_at", "effective_at")
     for name in wrong:
         if getattr(item, name) is not None:
             kind = "an event has" if is_event else "a measurement has"
             faults.append(Fault(f"/{name}", f"{kind} no {name}"))
-    for name in ("id", "origin_ref", "note"):
-        said = getattr(item, name)
-        if said is not None and "\x00" in said:
-            faults.append(Fault(f"/{name}", "the character U+0000 cannot be stored"))
-    return faults
+    return faults + _unstorable(item, ("id", "origin_ref", "note"))
+
+
+def _misnamed_exercise(exercise: str | None) -> list[Fault]:
+    if exercise is None or _EXERCISE.fullmatch(exercise):
+        return []
+    said = "an exercise is named by 1 to 64 lower-case letters, digits and hyphens"
+    return [Fault("/exercise", said)]
+
+
+def _unstorable(item: Item | Retraction, names: Sequence[str]) -> list[Fault]:
+    return [
+        Fault(f"/{name}", "the character U+0000 cannot be stored")
+        for name in names
+        if "\x00" in (getattr(item, name) or "")
+    ]
 
 
 def _missing(item: Item, subject: Indicator) -> list[Fault]:

@@ -36,7 +36,14 @@ def place_of(after: str | None, *kinds: Callable[[Any], Any]) -> tuple[Any, ...]
         padded = after + "=" * (-len(after) % 4)
         parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         return tuple(kind(part) for kind, part in zip(kinds, parts, strict=True))
-    except (binascii.Error, ValueError, TypeError, KeyError, OverflowError) as error:
+    except (
+        binascii.Error,
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         detail = "`after` is not a cursor of this list; take `next` of the page before"
         raise Problem(
             "invalid", f"{detail}.", errors=[{"parameter": "after", "detail": detail}]

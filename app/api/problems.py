@@ -21,6 +21,7 @@ from app.database import DatabaseAway, ValueRefused
 
 MEDIA_TYPE = "application/problem+json"
 AWAY_RETRY_SECONDS = 2
+MOST_ERRORS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +269,9 @@ def _problem_of(faults: Sequence[Any], content_type: str) -> Problem:
             "unsupported-media-type",
             f"The body is {content_type.partition(';')[0].strip()}; send application/json.",
         )
-    errors = [_error_of(fault) for fault in faults]
+    errors = [_error_of(fault) for fault in faults[:MOST_ERRORS]]
     where = errors[0].get("pointer") or errors[0].get("parameter") or "the body"
-    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
     return Problem("invalid", f"{where}: {errors[0]['detail']}{more}.", errors=errors)
 
 

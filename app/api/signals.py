@@ -14,7 +14,7 @@ from app import telemetry
 from app.access import Caller, needs
 from app.api import arrivals
 from app.api.arrivals import Checked
-from app.api.problems import MEDIA_TYPE, Problem
+from app.api.problems import MEDIA_TYPE, MOST_ERRORS, Problem
 from app.house import House, house
 from app.ingest import Behind, Receipt, Status
 
@@ -109,7 +109,7 @@ async def retract_signals(
     """
     now = datetime.now(UTC)
     body = await _json_body(request)
-    checked, several = arrivals.check_retractions(body, caller.partner_id, here)
+    checked, several = arrivals.check_retractions(body, caller.partner_id, here, now)
     return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
 
 
@@ -189,7 +189,9 @@ def _all_refused(
         whole = problems[0]
     else:
         errors = [error for problem in problems for error in problem.errors]
-        whole = Problem("invalid", f"All {len(problems)} items were rejected.", errors=errors[:100])
+        whole = Problem(
+            "invalid", f"All {len(problems)} items were rejected.", errors=errors[:MOST_ERRORS]
+        )
     said = {**whole.document(request.state.request_id), **document}
     return _json(said, whole.kind.status, MEDIA_TYPE)
 

@@ -27,7 +27,9 @@ def create(
     role: Annotated[str, typer.Option(help="admin, operator, partner or subscriber.")],
     party: Annotated[str, typer.Option(help="The party it acts for, such as EU.")] = "",
     scopes: Annotated[str, typer.Option(help="Instead of the role's own, comma-separated.")] = "",
-    expires_in_days: Annotated[float | None, typer.Option(min=0, help="Never, by default.")] = None,
+    expires_in_days: Annotated[
+        float | None, typer.Option(min=0, max=36_500, help="Never, by default.")
+    ] = None,
     as_json: saying.AsJson = False,
 ) -> None:
     """Makes a key and shows it, once."""
@@ -75,6 +77,8 @@ def list_keys(as_json: saying.AsJson = False) -> None:
     from rich.table import Table
 
     table = Table("id", "partner", "party", "role", "state", "last used", "scopes")
+    for column in table.columns[:6]:  # An id cut short cannot be revoked; the scopes give way.
+        column.no_wrap, column.overflow = column.header == "id", "fold"
     for key in keys:
         found = _described(key, now)
         used = found["last_used_at"] or "never"

@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, bindparam, func, insert, select, text, tuple_, update
+from sqlalchemy import (
+    RowMapping,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from alerts.lifecycle import Advice, Alert, AlertState, TakesEffect, Transition
 from alerts.mechanisms import Level, Scope, Tlp
@@ -25,16 +39,28 @@ class Kept:
     alert: Alert
 
 
+_SCOPE = ("mechanism", "sector", "good", "place", "exercise")
+
+
+def _select_open_of() -> Select[Any]:
+    """The open alerts whose scope is among five arrays of equal length, one a column."""
+    arrays = [cast(bindparam(name), ARRAY(Text)) for name in _SCOPE]
+    wanted = func.unnest(*arrays).table_valued(*_SCOPE, name="wanted").render_derived()
+    table = tables.alerts
+    same = [table.c[name] == wanted.c[name] for name in _SCOPE]
+    return select(table).join(wanted, and_(*same)).where(table.c.state == AlertState.open.value)
+
+
+_OPEN_OF = _select_open_of()
+
+
 async def open_of(connection: Connection, scopes: Collection[Scope]) -> dict[Scope, Kept]:
-    """The open alerts of these scopes."""
+    """The open alerts of these scopes. One query of one shape, however many scopes."""
     if not scopes:
         return {}
-    table = tables.alerts
-    columns = (table.c.mechanism, table.c.sector, table.c.good, table.c.place, table.c.exercise)
-    wanted = [(s.mechanism, s.sector, s.good, s.place, s.exercise) for s in scopes]
-    rows = await connection.execute(
-        select(table).where(table.c.state == AlertState.open.value, tuple_(*columns).in_(wanted))
-    )
+    columns = zip(*((getattr(s, name) for name in _SCOPE) for s in scopes), strict=True)
+    names = {name: list(values) for name, values in zip(_SCOPE, columns, strict=True)}
+    rows = await connection.execute(_OPEN_OF, names)
     return {kept.alert.scope: kept for kept in map(_kept, rows.mappings())}
 
 
@@ -99,16 +125,16 @@ async def take_ids(connection: Connection, table: str, count: int) -> list[int]:
 
 
 async def keep(connection: Connection, new: Sequence[Kept], changed: Sequence[Kept]) -> None:
-    """Writes new alerts, and those that changed."""
-    if new:
-        await connection.execute(
-            insert(tables.alerts), [{"id": k.id, **_columns(k.alert)} for k in new]
-        )
+    """Writes alerts that changed, then new ones: a scope may have resolved one and opened the next."""
     if changed:
         table = tables.alerts
         statement = update(table).where(table.c.id == bindparam("alert_id"))
         await connection.execute(
             statement, [{"alert_id": k.id, **_columns(k.alert)} for k in changed]
+        )
+    if new:
+        await connection.execute(
+            insert(tables.alerts), [{"id": k.id, **_columns(k.alert)} for k in new]
         )
 
 

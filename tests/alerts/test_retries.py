@@ -101,6 +101,8 @@ def test_jitter_moves_a_wait_by_a_fifth_at_most(attempt: int, jitter: float) -> 
         ("1.5", 5),  # nor is this
         ("²", 5),  # a digit to Python, not to HTTP
         ("", 5),  # empty
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", 5),  # no calendar has that year
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999", 5),  # nor that offset
     ],
 )
 def test_a_retry_is_never_earlier_than_retry_after(header: str, seconds: float) -> None:

@@ -123,6 +123,8 @@ async def test_a_second_key_is_for_the_same_partner(database: Database) -> None:
         ({"role": "king"}, "the roles are admin, operator, partner, subscriber"),
         ({"scopes": ["alerts:read", "signals:eat"]}, "There is no scope signals:eat"),
         ({"name": "  "}, "needs the name"),
+        ({"name": "aurora\n[warning] baltica"}, "one line"),
+        ({"name": "a" * 201}, "at most 200"),
         ({"party": "US"}, "acts for party EU, not for US"),
     ],
 )

@@ -53,6 +53,7 @@ async def test_a_key_is_made_listed_and_revoked() -> None:
     assert (await _in_thread("keys", "revoke", key["id"])).exit_code == 0
     listed = await _in_thread("keys", "list")
     assert "revoked" in listed.stdout
+    assert key["id"] in listed.stdout, "whole, however narrow the terminal"
 
 
 @pytest.mark.usefixtures("on_database")

@@ -241,7 +241,7 @@ async def test_the_alert_page_shows_reasons_numbers_and_who_was_told(
         "The engine recommends disruption.",
         "licences needed for exports from 1 August",
         "Falls by one band when",
-        f"/v1/alerts/{ref}/explanation",
+        f"GET /v1/alerts/{ref}",
         "baltica",
         "frozen at 2023-07-03",
         '<data value="7833.0" class="baseline">7,833</data>',

@@ -161,6 +161,21 @@ async def test_only_one_holds_an_advisory_lock(database: Database) -> None:
         assert mine is not None
 
 
+async def test_a_database_shut_down_under_a_listener_is_away(database: Database) -> None:
+    with pytest.raises(DatabaseAway):
+        async with database.listening("news", lambda _: None):
+            raise asyncpg.exceptions.AdminShutdownError("terminating connection")
+
+
+async def test_what_went_into_a_failed_statement_stays_out_of_the_error(database: Database) -> None:
+    with pytest.raises(Exception, match="no_such_table") as caught:
+        async with database.begin() as connection:
+            await connection.execute(
+                text("INSERT INTO no_such_table VALUES (:secret)"), {"secret": "whsec_hush"}
+            )
+    assert "whsec_hush" not in str(caught.value)
+
+
 async def test_the_tables_that_the_code_sees_are_those_that_the_migrations_make(
     database: Database,
 ) -> None:

@@ -125,6 +125,13 @@ async def test_values_that_cannot_be_accepted_are_pointed_at(client: httpx.Async
     assert "and 1 more" in found["detail"]
 
 
+async def test_of_many_faults_a_hundred_are_told(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/crates", json=[{}] * 500)
+    found = _problem(answer, "invalid")
+    assert len(found["errors"]) == 100
+    assert "and 999 more" in found["detail"]
+
+
 async def test_a_parameter_that_cannot_be_accepted_is_named(client: httpx.AsyncClient) -> None:
     found = _problem(await client.get("/crates?limit=0"), "invalid")
     assert found["errors"][0]["parameter"] == "limit"

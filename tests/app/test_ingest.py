@@ -120,6 +120,56 @@ async def test_a_breach_opens_an_alert_in_the_transaction_that_stores_it(
     assert await _count(database, "alert_signals") == 2
 
 
+async def test_a_batch_that_ends_an_open_alert_and_begins_the_next_is_accepted(
+    intake: Intake, database: Database
+) -> None:
+    calm = [lead_time(month(n), 12.0) for n in range(4, 16)]
+    await intake.accept([lead_time(month(2), 14.0), lead_time(month(3), 21.0)], NOW)
+    told = await intake.accept([*calm, lead_time(month(16), 21.0)], NOW)
+    assert told.refs == ["TTC-SEMI-2026-0001", "TTC-SEMI-2026-0002"]
+    assert await _open(database) == {"semiconductors/chips/": Severity.severe}
+
+
+async def test_a_resolved_alert_keeps_its_own_sentence_when_the_next_one_goes_on(
+    intake: Intake, database: Database
+) -> None:
+    calm = [lead_time(month(n), 12.0) for n in range(4, 16)]
+    again = [lead_time(month(16), 21.0), lead_time(month(17), 21.5)]
+    await intake.accept([lead_time(month(3), 21.0), *calm, *again], NOW)
+    async with database.begin() as connection:
+        ended = await store.alerts.by_ref(connection, "TTC-SEMI-2026-0001")
+        going_on = await store.alerts.by_ref(connection, "TTC-SEMI-2026-0002")
+    assert ended is not None
+    assert going_on is not None
+    assert "21.5 weeks" not in ended.alert.why
+    assert "21.5 weeks" in going_on.alert.why
+
+
+async def test_a_sweep_that_finds_nothing_newly_silent_waits_for_no_series(
+    intake: Intake, database: Database, policy: Policy
+) -> None:
+    await intake.accept([lead_time(month(3), 12.0)], NOW)
+    await sweep(database, policy, NOW)
+    async with database.begin() as holder:
+        await store.series.lock(holder, range(store.series.SERIES_LANES))
+        async with asyncio.timeout(5):
+            await sweep(database, policy, NOW + timedelta(minutes=1))
+
+
+async def test_series_forgotten_to_bound_memory_are_found_again(
+    database: Database, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ingest.SERIES_REMEMBERED", 2)
+    intake = Intake(database, policy, lanes=2)
+    drills = [
+        Arrival(AURORA, CHIPS._replace(exercise=f"drill-{n}"), month(3), 12.0) for n in range(9)
+    ]
+    await asyncio.gather(*(intake.accept(drills[n : n + 3], NOW) for n in range(0, 9, 3)))
+    again = await intake.accept(drills, NOW)
+    assert set(again.statuses) == {Status.duplicate}
+    assert await _count(database, "series") == 9
+
+
 async def test_a_revised_observation_updates_the_alert_it_fed(
     intake: Intake, database: Database
 ) -> None:

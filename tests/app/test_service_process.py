@@ -228,6 +228,6 @@ def test_a_taken_port_is_one_sentence_and_exit_code_1(folder: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"forewarn: Cannot listen on 127.0.0.1 port {port} (Address already in use). "
-        "Choose another with --port.\n"
+        "Choose another with --port, or `make run PORT=8001`.\n"
     )
     assert not (folder / "postgres").exists(), "nothing else was begun"

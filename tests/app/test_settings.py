@@ -44,6 +44,7 @@ def test_the_default_schedule_makes_twelve_attempts_over_70_7_hours() -> None:
         ("WEBHOOK_TIMEOUT_SECONDS", "0"),
         ("INGEST_LANES", "3"),
         ("LOG_LEVEL", "shout"),
+        ("PROFILES_DIR", "/no/such/folder"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -265,6 +266,25 @@ async def test_a_retraction_takes_a_signal_back_and_only_ones_own(
     assert "was taken back" in timeline[-1]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("observed_at", "0001-01-01T00:00:00+23:59"),
+        ("observed_at", "9999-12-31T23:59:59-23:59"),
+        ("observed_at", "1899-12-31T00:00:00Z"),
+        ("exercise", "No Such Name"),
+        ("reason", "a\x00b"),
+    ],
+)
+async def test_what_cannot_have_been_reported_cannot_be_taken_back(
+    aurora: httpx.AsyncClient, field: str, said: str
+) -> None:
+    key = {k: v for k, v in LEAD_TIME.items() if k not in {"value", "unit"}}
+    answer = await aurora.post("/v1/signals/retract", json={**key, "reason": "typing", field: said})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == f"/{field}"
+
+
 async def test_an_alert_list_is_paged_without_gap_or_repeat(aurora: httpx.AsyncClient) -> None:
     goods = ("mcu", "dram", "nand", "chips", "analog")
     await aurora.post("/v1/signals", json=[{**LEAD_TIME, "good": good} for good in goods])
@@ -277,6 +297,8 @@ async def test_an_alert_list_is_paged_without_gap_or_repeat(aurora: httpx.AsyncC
     assert sorted(seen) == sorted(goods)
     assert (await aurora.get("/v1/alerts?after=rubbish")).status_code == 422
     assert (await aurora.get("/v1/alerts?after=WzFd")).status_code == 422
+    nested = base64.urlsafe_b64encode(b"[" * 10_000).decode()
+    assert (await aurora.get(f"/v1/alerts?after={nested}")).status_code == 422
     assert (await aurora.get("/v1/alerts?limit=0")).status_code == 422
 
 
