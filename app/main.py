@@ -71,7 +71,11 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         app.include_router(dashboard.router)
         webhooks.describe(app)
     problems.install(app)
-    app.add_middleware(Envelope, body_limit_bytes=settings.ingest_body_limit_bytes)
+    app.add_middleware(
+        Envelope,
+        ingest_limit_bytes=settings.ingest_body_limit_bytes,
+        body_timeout_seconds=settings.body_timeout_seconds,
+    )
     return app
 
 

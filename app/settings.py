@@ -112,7 +112,14 @@ class Settings(BaseSettings):
     ingest_body_limit_bytes: int = Field(
         default=5 * 2**20,
         ge=1_024,
-        description="The longest request body that is read; a longer one is answered 413.",
+        description="The longest body of signals that is read; a longer one is answered 413. Other "
+        "bodies may have 65536 bytes.",
+    )
+    body_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="How long a caller may take to send a request's body; a slower one is answered 408.",
     )
     ingest_batch_limit: int = Field(
         default=1_000, ge=1, le=100_000, description="The most signals in one request."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from time import perf_counter
@@ -17,15 +18,19 @@ from app.api.problems import Problem
 
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_SMALL_BODY_BYTES = 65_536
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Envelope:
     """The outermost layer of the service, as plain ASGI: it costs the hot path microseconds."""
 
-    def __init__(self, app: ASGIApp, *, body_limit_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, ingest_limit_bytes: int, body_timeout_seconds: float
+    ) -> None:
         self._app = app
-        self._limit = body_limit_bytes
+        self._ingest_limit = ingest_limit_bytes
+        self._patience = body_timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, and writes one line about it when it is answered."""
@@ -47,10 +52,11 @@ class Envelope:
             await send(message)
 
         try:
-            if _declared_length(request) > self._limit:
-                await self._too_large().answer(request_id)(scope, receive, sending)
+            limit = self._limit_of(scope["path"])
+            if _declared_length(request) > limit:
+                await _too_large(limit).answer(request_id)(scope, receive, sending)
             else:
-                await self._app(scope, self._limited(receive), sending)
+                await self._app(scope, self._limited(receive, limit), sending)
         except ClientDisconnect:
             request.state.fault = "the caller hung up"
         except Exception:  # The last line: whatever it is, the caller gets an answer.
@@ -64,18 +70,30 @@ class Envelope:
         finally:
             self._tell(request, status, perf_counter() - started)
 
-    def _too_large(self) -> Problem:
-        return Problem("too-large", f"A body may have at most {self._limit} bytes.")
+    def _limit_of(self, path: str) -> int:
+        """Only signals come in bulk; every other body is small."""
+        return self._ingest_limit if path.startswith("/v1/signals") else _SMALL_BODY_BYTES
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, limit: int) -> Receive:
+        """Reads a body up to its limit, and only while the caller keeps sending it."""
         read = 0
+        whole = False
+        until = asyncio.get_running_loop().time() + self._patience
 
         async def receiving() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # What comes now is only that the caller has hung up, whenever that is.
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError as error:
+                said = f"The body was not there within {self._patience:g} seconds."
+                raise HTTPException(408, said) from error
             read += len(message.get("body", b""))
-            if read > self._limit:
-                raise HTTPException(413, self._too_large().detail)
+            whole = not message.get("more_body", False)
+            if read > limit:
+                raise HTTPException(413, _too_large(limit).detail)
             return message
 
         return receiving
@@ -100,6 +118,10 @@ class Envelope:
             **({"partner": caller.partner, "key": caller.key_id} if caller else {}),
             **({"fault": fault} if fault else {}),
         )
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("too-large", f"A body may have at most {limit} bytes here.")
 
 
 def _request_id(request: Request) -> str:

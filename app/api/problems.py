@@ -52,6 +52,11 @@ PROBLEMS: dict[str, Kind] = {
         405, "That is not done here", "Use one of the methods in the `Allow` header."
     ),
     "not-acceptable": Kind(406, "No such representation", "Ask for one that `detail` lists."),
+    "too-slow": Kind(
+        408,
+        "The body did not come in time",
+        "Send the whole request without pauses; nothing was stored.",
+    ),
     "conflict": Kind(
         409,
         "Not in this state",
@@ -94,6 +99,7 @@ _BY_STATUS = {
     404: "not-found",
     405: "method-not-allowed",
     406: "not-acceptable",
+    408: "too-slow",
     409: "conflict",
     413: "too-large",
     415: "unsupported-media-type",

@@ -55,7 +55,7 @@ async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     problems.install(app)
     app.state.key_ring = access.KeyRing(database)
     app.state.house = Shown(documents.load_catalogue(), profiles)
-    app.add_middleware(Envelope, body_limit_bytes=1000)
+    app.add_middleware(Envelope, ingest_limit_bytes=1000, body_timeout_seconds=30)
     async with database.begin() as connection:
         key = await access.issue_key(
             connection, name="baltica", role="subscriber", now=datetime.now(UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -155,7 +156,8 @@ async def test_a_body_of_another_kind_is_not_read(client: httpx.AsyncClient) -> 
 async def test_a_body_over_the_limit_is_not_read(
     settings: Settings, client: httpx.AsyncClient, declared: bool
 ) -> None:
-    body = b" " * (settings.ingest_body_limit_bytes + 1)
+    small = 65_536
+    body = b" " * (small + 1)
 
     async def stream() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 2**16):
@@ -163,7 +165,32 @@ async def test_a_body_over_the_limit_is_not_read(
 
     headers = {"content-type": "application/json"}
     answer = await client.post("/crates", content=body if declared else stream(), headers=headers)
-    assert str(settings.ingest_body_limit_bytes) in _problem(answer, "too-large")["detail"]
+    assert str(small) in _problem(answer, "too-large")["detail"]
+    body = b" " * (settings.ingest_body_limit_bytes + 1)
+    answer = await client.post(
+        "/v1/signals", content=body if declared else stream(), headers=headers
+    )
+    if declared:
+        assert str(len(body) - 1) in _problem(answer, "too-large")["detail"]
+
+
+async def test_a_body_that_trickles_is_not_waited_for(settings: Settings) -> None:
+    impatient = settings.model_copy(update={"body_timeout_seconds": 0.2})
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.sleep(30)
+
+    app = _app(impatient)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://fw"
+        ) as client,
+    ):
+        headers = {"content-type": "application/json"}
+        answer = await client.post("/crates", content=trickle(), headers=headers)
+    assert "0.2 seconds" in _problem(answer, "too-slow")["detail"]
 
 
 async def test_a_failure_nobody_expected_shows_nothing_of_our_insides(
