@@ -138,7 +138,7 @@ class Intake:
     async def _learn_series(self, keys: set[SeriesKey], now: datetime) -> None:
         """Makes series not seen before, in a short transaction of its own."""
         # Until none is missing: while this waits, another request may forget what this one knew.
-        while new := keys - self._ids.keys():
+        while new := {key for key in keys if key not in self._ids}:
             if len(self._ids) >= SERIES_REMEMBERED:
                 self._ids.clear()
                 new = keys

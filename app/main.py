@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import socket
@@ -261,8 +262,20 @@ async def serve(
 
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop)
+            _spare_the_collector()
             tell(_address(listening), await _first_key(app.state.house))
             await server.serve(sockets=[listening])
+
+
+def _spare_the_collector() -> None:
+    """Takes what was loaded at the start out of the collector's rounds, and makes them rarer.
+
+    A batch makes thousands of small values that die young; with the usual thresholds collecting
+    took a third of the time of a batch of 1,000 signals.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class _Server(uvicorn.Server):

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 from alerts.rules import Family, Provenance, Rule
@@ -304,13 +305,7 @@ class Profile:
 
     def scope_of(self, key: SeriesKey) -> Scope:
         """The scope whose alert a series feeds under this mechanism."""
-        return Scope(
-            mechanism=self.id,
-            sector=key.sector,
-            good=key.good if Dimension.good in self.alert_per else "",
-            place=key.place if Dimension.place in self.alert_per else "",
-            exercise=key.exercise,
-        )
+        return _scope(self.id, self.alert_per, key)
 
     def level(self, level: Level) -> LevelPolicy | None:
         """What the mechanism says of a level, where it knows it."""
@@ -330,3 +325,15 @@ class Scope:
     good: str = ""
     place: str = ""
     exercise: str = ""
+
+
+@lru_cache(maxsize=100_000)
+def _scope(mechanism: str, alert_per: tuple[Dimension, ...], key: SeriesKey) -> Scope:
+    """Asked several times of every signal, and always the same of one series."""
+    return Scope(
+        mechanism=mechanism,
+        sector=key.sector,
+        good=key.good if Dimension.good in alert_per else "",
+        place=key.place if Dimension.place in alert_per else "",
+        exercise=key.exercise,
+    )

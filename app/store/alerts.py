@@ -58,8 +58,7 @@ async def open_of(connection: Connection, scopes: Collection[Scope]) -> dict[Sco
     """The open alerts of these scopes. One query of one shape, however many scopes."""
     if not scopes:
         return {}
-    columns = zip(*((getattr(s, name) for name in _SCOPE) for s in scopes), strict=True)
-    names = {name: list(values) for name, values in zip(_SCOPE, columns, strict=True)}
+    names = {name: [getattr(scope, name) for scope in scopes] for name in _SCOPE}
     rows = await connection.execute(_OPEN_OF, names)
     return {kept.alert.scope: kept for kept in map(_kept, rows.mappings())}
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy import text
 
@@ -35,15 +36,18 @@ class SeriesState:
 
     def samples(self) -> list[Sample]:
         """The newest samples, at most 32, oldest first."""
-        return [
-            Sample(_EPOCH + timedelta(microseconds=at), value)
-            for at, value in _SLOT.iter_unpack(self.ring)
-        ]
+        return [Sample(_instant(at), value) for at, value in _SLOT.iter_unpack(self.ring)]
 
     @property
     def is_whole(self) -> bool:
         """Whether the ring holds every sample the series has."""
         return self.observations <= RING_SAMPLES
+
+
+@lru_cache(maxsize=100_000)
+def _instant(microseconds: int) -> datetime:
+    """The instant so long after the epoch; series report at the same few instants."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def packed(samples: Iterable[Sample], ring: bytes = b"") -> bytes:

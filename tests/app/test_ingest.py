@@ -368,6 +368,18 @@ async def test_series_of_one_good_in_two_lanes_share_its_alert(
     }
 
 
+async def test_open_alerts_of_many_scopes_are_found_in_one_batch(
+    intake: Intake, database: Database, policy: Policy
+) -> None:
+    goods = policy.catalogue.goods_of("semiconductors")[:5]
+    keys = [SeriesKey("semiconductors", "lead_time", good) for good in goods]
+    first = await intake.accept([Arrival(AURORA, key, month(1), 17.0) for key in keys], NOW)
+    again = await intake.accept([Arrival(AURORA, key, month(2), 21.0) for key in keys], NOW)
+    assert sorted(again.refs) == sorted(first.refs)
+    assert await _count(database, "alerts") == len(goods)
+    assert set((await _open(database)).values()) == {Severity.severe}
+
+
 async def test_a_bad_request_fails_alone(database: Database, policy: Policy) -> None:
     intake = Intake(database, policy, lanes=1)
     bad = Arrival(AURORA, CHIPS, month(1), 13.0, detail="\ud800")
