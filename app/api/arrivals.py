@@ -39,8 +39,8 @@ _SeverityName = Literal["minor", "moderate", "severe", "extreme"]
 _Revision = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
-class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One signal: a measurement (`indicator`, `value`, `unit`) or an event (`event`)."""
+class _Keyed(msgspec.Struct, kw_only=True):
+    """What names one observation: its series and its instant."""
 
     sector: _Code
     observed_at: _Instant
@@ -49,6 +49,11 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     good: _Code | None = None
     place: _Code | None = None
     exercise: _Code | None = None
+
+
+class Item(_Keyed, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One signal: a measurement (`indicator`, `value`, `unit`) or an event (`event`)."""
+
     value: float | None = None
     unit: _Code | None = None
     severity: _SeverityName | None = None
@@ -64,17 +69,10 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     horizon: _Instant | None = None
 
 
-class Retraction(msgspec.Struct, forbid_unknown_fields=True):
+class Retraction(_Keyed, kw_only=True, forbid_unknown_fields=True):
     """A signal taken back: the key it was reported under, and why."""
 
-    sector: _Code
-    observed_at: _Instant
     reason: _Text
-    indicator: _Code = ""
-    event: _Code = ""
-    good: _Code | None = None
-    place: _Code | None = None
-    exercise: _Code | None = None
 
 
 _DETAILS = (
@@ -318,7 +316,7 @@ def _misnamed_exercise(exercise: str | None) -> list[Fault]:
     return [Fault("/exercise", said)]
 
 
-def _unstorable(item: Item | Retraction, names: Sequence[str]) -> list[Fault]:
+def _unstorable(item: _Keyed, names: Sequence[str]) -> list[Fault]:
     return [
         Fault(f"/{name}", "the character U+0000 cannot be stored")
         for name in names
@@ -337,7 +335,7 @@ def _missing(item: Item, subject: Indicator) -> list[Fault]:
     return faults
 
 
-def _key(item: Item | Retraction) -> SeriesKey:
+def _key(item: _Keyed) -> SeriesKey:
     return SeriesKey(
         item.sector,
         item.event or item.indicator,

@@ -107,6 +107,7 @@ class Envelope:
             return
         caller = getattr(request.state, "caller", None)
         fault = getattr(request.state, "fault", None)
+        counts = getattr(request.state, "counts", None)
         telemetry.line(
             "request.answered",
             level="warning" if status >= 500 else "info",
@@ -116,6 +117,7 @@ class Envelope:
             request_id=request.state.request_id,
             milliseconds=round(seconds * 1000, 2),
             **({"partner": caller.partner, "key": caller.key_id} if caller else {}),
+            **({"signals": counts} if counts else {}),
             **({"fault": fault} if fault else {}),
         )
 

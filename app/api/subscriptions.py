@@ -103,9 +103,9 @@ class Rotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap_hours: float = Field(
-        default=24,
+        default=subscribe.OVERLAP / timedelta(hours=1),
         ge=0,
-        le=168,
+        le=subscribe.LONGEST_OVERLAP / timedelta(hours=1),
         allow_inf_nan=False,
         description="How long older secrets sign beside the new one; 0 retires them at once.",
     )

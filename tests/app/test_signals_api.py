@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -218,13 +218,31 @@ async def test_a_batch_has_at_most_a_thousand_items(aurora: httpx.AsyncClient) -
     )
 
 
-async def test_a_body_over_five_mebibytes_is_refused(aurora: httpx.AsyncClient) -> None:
-    answer = await aurora.post(
-        "/v1/signals",
-        content=b" " * (5 * 2**20 + 1),
-        headers={"Content-Type": "application/json"},
-    )
-    assert answer.status_code == 413
+async def test_a_body_over_five_mebibytes_is_refused_declared_or_streamed(
+    aurora: httpx.AsyncClient,
+) -> None:
+    body = b" " * (5 * 2**20 + 1)
+
+    async def stream() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 2**16):
+            yield body[start : start + 2**16]
+
+    for content in (body, stream()):
+        answer = await aurora.post(
+            "/v1/signals", content=content, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code == 413
+        assert str(5 * 2**20) in answer.json()["detail"]
+
+
+async def test_the_line_about_a_request_says_what_became_of_its_signals(
+    aurora: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await aurora.post("/v1/signals", json=[LEAD_TIME, {**LEAD_TIME, "unit": "days"}])
+    lines = [r.msg for r in caplog.records if isinstance(r.msg, dict) and "signals" in r.msg]
+    assert [line["signals"] for line in lines] == [
+        {"accepted": 1, "duplicate": 0, "revised": 0, "late": 0, "rejected": 1}
+    ]
 
 
 async def test_other_kinds_of_body_are_refused(aurora: httpx.AsyncClient) -> None:
