@@ -253,7 +253,11 @@ def _advice(document: dict[str, Any] | None) -> Advice | None:
 async def newest_changes(
     connection: Connection, most: int, alert_id: int | None = None
 ) -> list[Change]:
-    """The newest transitions, of all alerts or of one, newest recorded first."""
+    """The newest transitions, of all alerts or of one, newest recorded first.
+
+    Those of one request share the instant they were recorded at, whichever of its transactions
+    committed first; they stand in the order they were observed.
+    """
     of_one = "WHERE t.alert_id = :alert" if alert_id is not None else ""
     rows = await connection.execute(
         text(
@@ -264,7 +268,7 @@ async def newest_changes(
         ),
         {"most": most} | ({"alert": alert_id} if alert_id is not None else {}),
     )
-    return [
+    changes = [
         Change(
             r.id,
             r.ref,
@@ -282,6 +286,7 @@ async def newest_changes(
         )
         for r in rows
     ]
+    return sorted(changes, key=lambda c: (c.recorded_at, c.at, c.id), reverse=True)
 
 
 async def _tallies(connection: Connection) -> dict[str, tuple[int, Level, Severity]]:

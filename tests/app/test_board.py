@@ -83,9 +83,9 @@ async def test_among_equals_the_alert_with_a_recommendation_comes_first(board: B
 
 
 async def test_what_changed_is_told_newest_recorded_first(board: Board) -> None:
-    ids = [change.id for change in board.changes]
-    assert ids == sorted(ids, reverse=True)
-    assert len(ids) == store.board.CHANGES_SHOWN
+    places = [(change.recorded_at, change.at, change.id) for change in board.changes]
+    assert places == sorted(places, reverse=True)
+    assert len(places) == store.board.CHANGES_SHOWN
     assert all(change.reason for change in board.changes)
 
 
