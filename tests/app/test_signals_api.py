@@ -10,6 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
+
+from app import telemetry
 
 Connect = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -236,11 +239,12 @@ async def test_a_body_over_five_mebibytes_is_refused_declared_or_streamed(
 
 
 async def test_the_line_about_a_request_says_what_became_of_its_signals(
-    aurora: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+    aurora: httpx.AsyncClient,
 ) -> None:
-    await aurora.post("/v1/signals", json=[LEAD_TIME, {**LEAD_TIME, "unit": "days"}])
-    lines = [r.msg for r in caplog.records if isinstance(r.msg, dict) and "signals" in r.msg]
-    assert [line["signals"] for line in lines] == [
+    telemetry.configure("info", "json")
+    with structlog.testing.capture_logs() as lines:
+        await aurora.post("/v1/signals", json=[LEAD_TIME, {**LEAD_TIME, "unit": "days"}])
+    assert [line["signals"] for line in lines if line["event"] == "request.answered"] == [
         {"accepted": 1, "duplicate": 0, "revised": 0, "late": 0, "rejected": 1}
     ]
 
