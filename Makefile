@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CHROMIUM := /usr/bin/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench lock clean
+.PHONY: help demo run test check bench skill lock clean
 
 help: ## Shows this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -30,6 +30,9 @@ check: .venv/developer ## Format, lint, types, import contracts
 
 bench: .venv/service ## Measures the product beside its bare limits; writes docs/benchmarks.md
 	@exec $(BIN)/forewarn bench all --json --write docs/benchmarks.md
+
+skill: .venv/service ## Scores the shipped rules on history; writes docs/skill.md
+	@exec $(BIN)/forewarn skill --write docs/skill.md
 
 lock: .venv/developer ## Compiles the locks from pyproject.toml
 	@$(call compile,--extra build,requirements.lock)

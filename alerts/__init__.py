@@ -4,7 +4,13 @@ The rooms, top to bottom; each may use those below it and none above:
 
     payloads      a transition as bytes, per published format
     routing       who hears of a transition
+    replay        recorded history through the engine, streamed, for backtests
+    desk          the engine with a memory as narrow as the service's, for tests of rules
+    skill         warnings scored against labelled disruptions
+    hindsight     judges a subject again when its past has changed
+    overflow      too many alerts at once, told in one summary
     judgement     folds new samples of many series into findings and alerts
+    tracks        what a judgement reads and gives, as values
     explanation   why, as data and as one plain sentence
     lifecycle     machine B: an alert, its level, its state, its severity
     findings      machine A: one rule on one series over time

@@ -12,8 +12,8 @@ import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from alerts.detectors import Reading
-from alerts.rules import Freshness, Rule
+from alerts.detectors.reading import Measure, Reading
+from alerts.rules import CarryOver, Freshness, Rule
 from alerts.signals import Severity
 
 
@@ -39,7 +39,7 @@ class Finding:
     counts observations since ``ok_since``, when a fired finding came back to ok; of an event it is
     when the alert that it fed was resolved: what was reported until then is over. ``value`` is in
     the indicator's unit, ``compared`` what the bands were compared with, ``baseline`` the frozen
-    or moving baseline where there is one.
+    or moving baseline where there is one; ``measures`` the numbers behind it.
     """
 
     state: State = State.ok
@@ -55,6 +55,7 @@ class Finding:
     ok_since: datetime | None = None
     ok_run: int = 0
     reason: str = ""
+    measures: tuple[Measure, ...] = ()
 
     @property
     def fires(self) -> bool:
@@ -91,6 +92,7 @@ def advance(rule: Rule, finding: Finding, reading: Reading) -> Finding:
         compared=reading.compared,
         baseline=reading.baseline,
         reason=reading.undefined,
+        measures=reading.measures,
     )
     if reading.undefined:  # case 1
         return _enter(seen, State.not_evaluable, reading.at)
@@ -143,6 +145,21 @@ def _ease(rule: Rule, seen: Finding, reading: Reading) -> Finding:
     if lower is not Severity.none:
         return _enter(eased, State.firing, reading.at)
     return _enter(replace(eased, onset=None, ok_since=reading.at, ok_run=1), State.ok, reading.at)
+
+
+def carried(rule: Rule, finding: Finding, version: int) -> Finding:
+    """A finding kept by another version of its rule, as this version takes it over.
+
+    What is carried over goes on as it is, and so does an event: what was told stays told. What
+    begins afresh is ok since its last observation: an alert it fed can close on fresh
+    observations, and a breach that goes on raises it anew.
+    """
+    if version == rule.version or rule.carry_over is CarryOver.keep or rule.is_event:
+        return finding
+    seen = finding.observed_at
+    fed = finding.fires or finding.ok_since is not None
+    since = seen if fed else None
+    return Finding(since=seen, observed_at=seen, value=finding.value, ok_since=since)
 
 
 def fall_silent(freshness: Freshness, finding: Finding, last: datetime, now: datetime) -> Finding:

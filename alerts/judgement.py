@@ -2,117 +2,51 @@
 replay, backtest and exercise.
 
 Everything needed is loaded first and given in; nothing is fetched from here. Time runs by the
-observations: entries of all series are taken together in the order they were observed.
+observations: entries of all series are taken together in the order they were observed. What
+changes the past of a scope is for ``hindsight``.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from operator import attrgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from statistics import median
 
 from alerts import detectors, explanation, findings, lifecycle
 from alerts.catalogue import Catalogue
-from alerts.detectors import Reading
+from alerts.detectors import joint, voices
+from alerts.detectors.agreement import Views
+from alerts.detectors.events import read_reports
+from alerts.detectors.reading import Reading
 from alerts.findings import QUIET, Finding, State
 from alerts.lifecycle import Alert, AlertState, Cause, Evidence, Occasion, Transition
 from alerts.mechanisms import Level, Profile, Scope
-from alerts.rules import Bands, EventTrigger, PercentChange, Rule
-from alerts.signals import Report, Sample, SeriesId, SeriesKey, Severity
+from alerts.rules import Combination, Effect, EventTrigger, Family, Joint, Measured, Rule
+from alerts.signals import Report, Sample, SeriesId, SeriesKey, Severity, Voice
+from alerts.tracks import Docket, FindingKey, Judgement, Published, Track, Turn
 
 LONGEST_ERROR = 200
 """What a broken rule says is cut there: it goes into webhooks."""
 
-FindingKey = tuple[SeriesId, str, str]
-"""Series, mechanism, rule id."""
-
-_Asked = tuple[Profile, Rule, Bands | PercentChange]
+_Asked = tuple[Profile, Rule, Measured]
 _AskedEvent = tuple[Profile, Rule, EventTrigger]
 
+_Entry = tuple[datetime, SeriesKey, SeriesId, int, Sample | Report]
+
+_at = attrgetter("at")
 _report_at = attrgetter("at", "partner")
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """A value that was revised, came late (no ``was``) or was taken back (no ``now``)."""
-
-    at: datetime
-    was: float | None
-    now: float | None
-
-
-@dataclass(slots=True)
-class Track:
-    """One series as loaded, with what is new on it.
-
-    ``known`` and ``fresh`` are oldest first and do not overlap; ``known`` reaches back as far as
-    the rules' memory. When something already judged was corrected, ``corrections`` says what:
-    then ``known`` is empty, ``fresh`` is the whole history and findings are judged from the
-    beginning; what is newer than ``judged_until`` follows one by one, as if it had come by itself.
-    ``reports`` are all reports of an event series, oldest first; ``fresh_reports`` those of them
-    that are new.
-    """
-
-    series: SeriesId
-    key: SeriesKey
-    unit: str
-    questions: Sequence[tuple[Profile, Rule]]
-    known: list[Sample] = field(default_factory=list)
-    fresh: list[Sample] = field(default_factory=list)
-    corrections: list[Correction] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
-    fresh_reports: list[Report] = field(default_factory=list)
-    findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
-    judged_until: datetime | None = None
-
-
-@dataclass(slots=True)
-class Docket:
-    """The open alert of a scope and the findings that feed it, from any series."""
-
-    alert: Alert | None = None
-    evidence: dict[FindingKey, Evidence] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One transition with the alert and the evidence as they stood right after it.
-
-    ``fed_by`` names the observations that caused it.
-    """
-
-    scope: Scope
-    alert: Alert
-    transition: Transition
-    evidence: tuple[Evidence, ...]
-    fed_by: tuple[tuple[SeriesId, datetime], ...]
-
-
-@dataclass(slots=True)
-class Judgement:
-    """What must be written down.
-
-    ``findings`` holds every changed finding (a quiet one needs no memory) and ``feeds`` the scope
-    whose open alert it feeds. ``published`` are the transitions in order; ``restated`` is what
-    open alerts say now although nothing was published since. ``touched`` are all scopes an alert
-    was looked at for; ``broken`` the rules that raised (mechanism, rule, what); ``held_back`` the
-    mechanisms that would have issued but are not in force.
-    """
-
-    findings: dict[FindingKey, Finding] = field(default_factory=dict)
-    feeds: dict[FindingKey, Scope] = field(default_factory=dict)
-    published: list[Published] = field(default_factory=list)
-    restated: dict[Scope, str] = field(default_factory=dict)
-    touched: set[Scope] = field(default_factory=set)
-    broken: list[tuple[str, str, str]] = field(default_factory=list)
-    held_back: set[str] = field(default_factory=set)
 
 
 def judge(
     tracks: Sequence[Track], dockets: dict[Scope, Docket], catalogue: Catalogue, now: datetime
 ) -> Judgement:
     """Judges everything new on the tracks, in the order it was observed.
+
+    Right only where nothing new is older than what its scope has judged (``hindsight.late``).
 
     Args:
         tracks: the series with something new; their findings and windows loaded. Their
@@ -121,46 +55,26 @@ def judge(
         catalogue: names and units for the explanations.
         now: the instant of judgement.
     """
-    bench = _Bench(dockets, catalogue, now, {t.series: t for t in tracks})
-    windows: dict[SeriesId, list[Sample]] = {}
-    heard: dict[SeriesId, list[Report]] = {}
-    entries: list[tuple[datetime, SeriesId, int, Sample | Report]] = []
-    for track in tracks:
-        history, fresh = _history(track)
-        windows[track.series] = history
-        entries += [(s.at, track.series, n, s) for n, s in enumerate(fresh)]
-        new = {(r.at, r.partner) for r in track.fresh_reports}
-        heard[track.series] = [r for r in track.reports if (r.at, r.partner) not in new]
-        entries += [(r.at, track.series, n, r) for n, r in enumerate(track.fresh_reports)]
-        if track.corrections:
-            bench.judge_anew(track, history, heard[track.series])
-    entries.sort(key=lambda entry: entry[:3])
-    for _, series, _, entry in entries:
-        track = bench.tracks[series]
-        if isinstance(entry, Report):
-            bench.judge_report(track, heard[series], entry)
-        else:
-            windows[series].append(entry)
-            bench.judge_sample(track, windows[series])
+    bench = Bench(dockets, catalogue, now, {t.series: t for t in tracks})
+    bench.run()
     return bench.outcome
 
 
-def _history(track: Track) -> tuple[list[Sample], list[Sample]]:
-    """What of a track was judged before, and what is to be judged one by one."""
-    if not track.corrections:
-        return list(track.known), track.fresh
-    until = track.judged_until
-    if until is None:
-        return list(track.fresh), []
-    return [s for s in track.fresh if s.at <= until], [s for s in track.fresh if s.at > until]
-
-
 def judge_time(
-    dockets: dict[Scope, Docket], profiles: Iterable[Profile], catalogue: Catalogue, now: datetime
+    dockets: dict[Scope, Docket],
+    profiles: Iterable[Profile],
+    catalogue: Catalogue,
+    now: datetime,
+    unheard: Sequence[Track] = (),
 ) -> Judgement:
-    """Judges open alerts when only time has passed: announced measures, lasting warnings."""
+    """Judges open alerts when only time has passed: announced measures, lasting warnings.
+
+    ``unheard`` are tracks with findings that fire and feed no alert: a shelf has ended, or a
+    mechanism is in force again, and what fires now opens or joins one.
+    """
     by_id = {p.id: p for p in profiles}
-    bench = _Bench(dockets, catalogue, now, {})
+    bench = Bench(dockets, catalogue, now, {t.series: t for t in unheard})
+    bench.hear()
     for scope in sorted(dockets):
         profile = by_id.get(scope.mechanism)
         if profile is not None and dockets[scope].alert is not None:
@@ -185,133 +99,263 @@ def judge_silence(tracks: Iterable[Track], now: datetime) -> dict[FindingKey, Fi
     return changed
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A joint rule with the track of its finding and the series it reads."""
+
+    track: Track
+    profile: Profile
+    rule: Rule
+    members: Sequence[Track]
+
+
 @dataclass(slots=True)
-class _Bench:
+class Bench:
+    """One judgement in the making: the tracks it reads and the dockets it moves."""
+
     dockets: dict[Scope, Docket]
     catalogue: Catalogue
     now: datetime
     tracks: dict[SeriesId, Track]
     outcome: Judgement = field(default_factory=Judgement)
+    _windows: dict[SeriesId, list[Sample]] = field(default_factory=dict)
+    _trusted_windows: dict[tuple[SeriesId, str], list[Sample]] = field(default_factory=dict)
+    _heard: dict[SeriesId, list[Report]] = field(default_factory=dict)
+    _moved: set[SeriesId] = field(default_factory=set)
 
-    def judge_sample(self, track: Track, window: list[Sample]) -> None:
-        """Asks every rule of the newest sample of the window."""
-        for profile, rule in track.questions:
-            if isinstance(rule.detector, EventTrigger):
-                continue
-            scope = profile.scope_of(track.key)
-            before = track.findings.get((profile.id, rule.id), QUIET)
-            asked = (profile, rule, rule.detector)
-            after = self._next(asked, before, window, self._alert(scope))
-            if after.is_quiet and before.is_quiet:
-                continue
-            evidence = _evidence(track, rule, after)
-            cause = Cause(Occasion.observation, window[-1].at, evidence, before)
-            self._settle(track, profile, scope, cause)
+    def run(self) -> None:
+        """Takes what is new on all tracks together, in the order it was observed.
 
-    def judge_report(self, track: Track, heard: list[Report], report: Report) -> None:
-        """Asks every event rule of one new report, in the light of those heard before it.
-
-        A report that is older than one heard before is put in its place, and all are judged anew:
-        what the reports say together does not hang on the order in which they came.
+        Joint rules are asked once an instant, when all that was observed then is in its place.
         """
-        is_late = bool(heard) and report.at < heard[-1].at
+        entries: list[_Entry] = []
+        for track in self.tracks.values():
+            self._windows[track.series] = _since_break(track)
+            place = track.key, track.series
+            entries += [(s.at, *place, n, s) for n, s in enumerate(track.fresh)]
+            new = {(r.at, r.partner) for r in track.fresh_reports}
+            self._heard[track.series] = [r for r in track.reports if (r.at, r.partner) not in new]
+            entries += [(r.at, *place, n, r) for n, r in enumerate(track.fresh_reports)]
+        entries.sort(key=itemgetter(0, 1, 2, 3))
+        subjects = self._subjects()
+        for at, together in groupby(entries, key=itemgetter(0)):
+            for _, _, series, _, entry in together:
+                self._judge_entry(self.tracks[series], entry)
+                self._moved.add(series)
+            for subject in subjects:
+                self._judge_joint(subject, at)
+            self._moved.clear()
+
+    def hear(self) -> None:
+        """Lets the findings of all tracks that fire feed their alerts, as they stand."""
+        for track in self.tracks.values():
+            for profile, rule in track.questions:
+                found = track.findings.get((profile.id, rule.id), QUIET)
+                if found.fires:
+                    newest = next(
+                        (r for r in reversed(track.reports) if r.at == found.observed_at), None
+                    )
+                    one = evidence_of(track, profile, rule, found, newest)
+                    cause = Cause(Occasion.time, found.observed_at or self.now, one, found)
+                    self._settle(track, profile, profile.scope_of(track.key), cause)
+
+    def _judge_entry(self, track: Track, entry: Sample | Report) -> None:
+        if isinstance(entry, Report):
+            self._judge_report(track, self._heard[track.series], entry)
+            return
+        window = self._windows[track.series]
+        if window and any(window[-1].at < b <= entry.at for b in track.breaks):
+            window.clear()
+            track.views.clear()
+        window.append(entry)
+        for profile, rule in track.questions:
+            if isinstance(rule.detector, Measured) and rule.judges(entry.at):
+                self._judge_sample(track, (profile, rule, rule.detector), window)
+
+    def _judge_sample(self, track: Track, asked: _Asked, window: list[Sample]) -> None:
+        """Asks one rule of the newest sample of the window."""
+        profile, rule, _ = asked
+        if rule.trust is not None:
+            window = self._trusted(track, rule, window)
+            if not window:
+                return
+        before = track.findings.get((profile.id, rule.id), QUIET)
+        after = self._next(track, asked, before, window)
+        if after.is_quiet and before.is_quiet:
+            return
+        cause = Cause(
+            Occasion.observation, window[-1].at, evidence_of(track, profile, rule, after), before
+        )
+        self._settle(track, profile, profile.scope_of(track.key), cause)
+
+    def _trusted(self, track: Track, rule: Rule, window: Sequence[Sample]) -> list[Sample]:
+        """The window as a rule hears it that asks who says so; empty when nobody it hears does."""
+        assert rule.trust is not None
+        own = self._trusted_windows.setdefault((track.series, rule.id), [])
+        begin = bisect_left(window, own[-1].at, key=_at) + 1 if own else 0
+        if own and own[0].at < window[0].at:  # A break emptied the window.
+            own.clear()
+            begin = 0
+        said = False
+        for sample in window[begin:]:
+            told = track.voices.get(sample.at)
+            kept = voices.heard(rule.trust, told) if told is not None else []
+            said = bool(kept) or told is None
+            if said:
+                value = voices.combined(rule.trust, kept) if kept else sample.value
+                own.append(Sample(sample.at, value))
+        return own if said else []
+
+    def _subjects(self) -> list[_Subject]:
+        """The joint rules to ask, each with the series that it is asked of."""
+        found: list[_Subject] = []
+        for track in self.tracks.values():
+            for profile, rule in track.questions:
+                if isinstance(rule.detector, Joint):
+                    members = [
+                        t for t in self.tracks.values() if _is_member(profile, rule, track, t)
+                    ]
+                    found.append(_Subject(track, profile, rule, members))
+        return found
+
+    def _judge_joint(self, subject: _Subject, at: datetime) -> None:
+        """Asks a joint rule at an instant at which one of its members was observed."""
+        track, profile, rule = subject.track, subject.profile, subject.rule
+        if not rule.judges(at) or not any(m.series in self._moved for m in subject.members):
+            return
+        before = track.findings.get((profile.id, rule.id), QUIET)
+        try:
+            reading = self._read_joint(subject, at, before)
+        except Exception as error:  # noqa: BLE001 - one broken rule must not stop the others
+            reading = Reading(at, None, undefined=self._break(profile, rule, error))
+        if reading.is_calm and before.is_quiet:
+            return
+        after = findings.advance(rule, before, reading)
+        cause = Cause(Occasion.observation, at, evidence_of(track, profile, rule, after), before)
+        self._settle(track, profile, profile.scope_of(track.key), cause)
+
+    def _read_joint(self, subject: _Subject, at: datetime, before: Finding) -> Reading:
+        profile, detector = subject.profile, subject.rule.detector
+        if isinstance(detector, Combination):
+            states: dict[str, list[tuple[Family, Severity]]] = {}
+            for member in subject.members:
+                for asked_by, rule in member.questions:
+                    found = member.findings.get((profile.id, rule.id), QUIET)
+                    if asked_by.id == profile.id and rule.id in detector.rules and found.fires:
+                        states.setdefault(rule.id, []).append((rule.family, found.severity))
+            return joint.read_findings(detector, states, at)
+        assert isinstance(detector, Joint)
+        panel = {m.key: self._windows[m.series] for m in subject.members}
+        alert = self._alert(profile.scope_of(subject.track.key))
+        onsets = [o for o in (before.onset, alert.opened_at if alert else None) if o and o < at]
+        return joint.read_panel(
+            detector, {k: w for k, w in panel.items() if w}, at, min(onsets, default=None)
+        )
+
+    def _judge_report(self, track: Track, heard: list[Report], report: Report) -> None:
+        """Asks every event rule of one new report, in the light of those heard before it."""
         heard.append(report)
         heard.sort(key=_report_at)
         at = heard[-1].at
         for profile, rule in track.questions:
-            if not isinstance(rule.detector, EventTrigger):
+            if not isinstance(rule.detector, EventTrigger) or not rule.judges(at):
                 continue
             before = track.findings.get((profile.id, rule.id), QUIET)
-            asked = (profile, rule, rule.detector)
             told = [r for r in heard if r is report or not _is_over(before, r)]
-            judged = self._reports_anew if is_late else self._told
-            after = judged(asked, before, told)
+            after = self._told((profile, rule, rule.detector), before, told)
             if after.is_quiet and before.is_quiet:
                 continue
-            cause = Cause(Occasion.report, at, _evidence(track, rule, after, report), before)
-            self._settle(track, profile, profile.scope_of(track.key), cause)
-
-    def judge_anew(self, track: Track, history: list[Sample], reports: list[Report]) -> None:
-        """Judges a corrected series from its beginning, then looks at its alerts once.
-
-        An open alert is told of a correction that falls into it even when nothing else changes:
-        an update, never a silent edit.
-        """
-        for profile, rule in track.questions:
-            scope = profile.scope_of(track.key)
-            alert = self._alert(scope)
-            before = track.findings.get((profile.id, rule.id), QUIET)
-            if isinstance(rule.detector, EventTrigger):
-                told_since = [r for r in reports if not _is_over(before, r)]
-                after = self._reports_anew((profile, rule, rule.detector), before, told_since)
-            else:
-                after = self._samples_anew((profile, rule, rule.detector), history, alert)
-            told = [c for c in track.corrections if alert and c.at >= alert.opened_at]
-            feeds = (track.series, profile.id, rule.id) in self._evidence_of(scope)
-            if before == after and not (told and feeds):
-                continue
-            times = [c.at for c in track.corrections]
-            at = max([*times, *([after.observed_at] if after.observed_at else [])])
-            if feeds and not rule.is_event and after.state is State.ok and after.ok_since is None:
-                # In hindsight it never fired; what it fed closes as if it had come back now.
-                since = before.ok_since or at
-                after = replace(after, ok_since=since, ok_run=before.ok_run, since=since)
-            newest = reports[-1] if reports else None
-            corrections = [(c.at, c.was, c.now) for c in track.corrections]
             cause = Cause(
-                Occasion.revision,
-                at,
-                _evidence(track, rule, after, newest),
-                before,
-                explanation.corrected(corrections, track.unit, is_event=rule.is_event),
+                Occasion.report, at, evidence_of(track, profile, rule, after, report), before
             )
-            self._settle(track, profile, scope, cause)
-
-    def _samples_anew(
-        self, asked: _Asked, history: Sequence[Sample], alert: Alert | None
-    ) -> Finding:
-        finding, window = QUIET, list[Sample]()
-        for sample in history:
-            window.append(sample)
-            finding = self._next(asked, finding, window, alert)
-        return finding
-
-    def _reports_anew(
-        self, asked: _AskedEvent, before: Finding, reports: Sequence[Report]
-    ) -> Finding:
-        finding = replace(QUIET, ok_since=before.ok_since)
-        for count in range(1, len(reports) + 1):
-            finding = self._told(asked, finding, reports[:count])
-        return finding
+            self._settle(track, profile, profile.scope_of(track.key), cause)
 
     def _alert(self, scope: Scope) -> Alert | None:
         docket = self.dockets.get(scope)
         return docket.alert if docket else None
 
-    def _evidence_of(self, scope: Scope) -> dict[FindingKey, Evidence]:
-        docket = self.dockets.get(scope)
-        return docket.evidence if docket else {}
-
     def _next(
-        self, asked: _Asked, before: Finding, window: Sequence[Sample], alert: Alert | None
+        self, track: Track, asked: _Asked, before: Finding, window: Sequence[Sample]
     ) -> Finding:
         """The finding after the newest sample. A rule that raises stops only itself."""
         profile, rule, detector = asked
         at = window[-1].at
-        onsets = [o for o in (before.onset, alert.opened_at if alert else None) if o and o < at]
+        frozen_at = self._onset(track, profile, before, at)
         try:
-            reading = detectors.read(detector, window, min(onsets, default=None))
+            views = self._views(track, asked)
+            reading = detectors.read(
+                detector, window, frozen_at, place=track.key.place, views=views
+            )
         except Exception as error:  # noqa: BLE001 - one broken rule must not stop the others
+            track.views.pop((profile.id, rule.id), None)
             reading = Reading(at, window[-1].value, undefined=self._break(profile, rule, error))
         if reading.is_calm and before.is_quiet:
             return before  # Nearly every sample: nothing to remember, so nothing is made.
+        if rule.trust is not None and reading.raised > before.severity:
+            reading = self._believed(track, asked, before, window, reading)
         return findings.advance(rule, before, reading)
+
+    def _onset(
+        self, track: Track, profile: Profile, before: Finding, at: datetime
+    ) -> datetime | None:
+        """Where baselines are frozen: the onset of the finding or of the alert, whichever is first.
+
+        One before the last break of the series is of something else.
+        """
+        alert = self._alert(profile.scope_of(track.key))
+        if alert is None and before.onset is None:
+            return None  # Nearly every sample.
+        begun = max((b for b in track.breaks if b <= at), default=None)
+        onsets = [o for o in (before.onset, alert.opened_at if alert else None) if o and o < at]
+        return min((o for o in onsets if begun is None or o >= begun), default=None)
+
+    def _believed(
+        self,
+        track: Track,
+        asked: _Asked,
+        before: Finding,
+        window: Sequence[Sample],
+        reading: Reading,
+    ) -> Reading:
+        """The reading with the highest severity that enough of those who report it would raise.
+
+        One noisy or poisoned feed cannot raise alone, whatever it does to the combined value.
+        """
+        _, rule, detector = asked
+        assert rule.trust is not None
+        at = window[-1].at
+        told = voices.heard(rule.trust, track.voices.get(at, ()))
+        if not told:
+            return reading
+        alone = {
+            v.partner: detectors.read(
+                detector, _own(track, v, window), before.onset, place=track.key.place
+            ).raised
+            for v in told
+        }
+        for severity in sorted({b for b in reading.bands if b <= reading.raised}, reverse=True):
+            if severity <= before.severity:
+                break
+            if voices.believed(rule.trust, [v for v in told if alone[v.partner] >= severity]):
+                return replace(reading, raised=severity)
+        lowest = min(b for b in reading.bands if b > before.severity)
+        backing = [v for v in told if alone[v.partner] >= lowest]
+        awaits = voices.lacking(rule.trust, backing) if not before.fires else ""
+        return replace(reading, raised=before.severity, awaits=awaits)
+
+    def _views(self, track: Track, asked: _Asked) -> Views | None:
+        """The detector's memory of the series, where it keeps one."""
+        profile, rule, detector = asked
+        views = track.views.get((profile.id, rule.id))
+        if views is None and (views := detectors.views_of(detector)) is not None:
+            track.views[profile.id, rule.id] = views
+        return views
 
     def _told(self, asked: _AskedEvent, before: Finding, reports: Sequence[Report]) -> Finding:
         """The finding after the newest report. A rule that raises stops only itself."""
         profile, rule, detector = asked
         try:
-            reading = detectors.read_reports(detector, reports)
+            reading = read_reports(detector, reports)
         except Exception as error:  # noqa: BLE001 - one broken rule must not stop the others
             said = self._break(profile, rule, error)
             reading = Reading(reports[-1].at, float(reports[-1].severity), undefined=said)
@@ -331,10 +375,16 @@ class _Bench:
         rule, after = cause.evidence.rule, cause.evidence.finding
         key = (track.series, profile.id, rule.id)
         docket = self.dockets.setdefault(scope, Docket())
-        feeds = after.fires or key in docket.evidence
+        may_feed = not rule.shadow and rule.effect is not Effect.component
+        opens = after.fires and not cause.evidence.is_shelved
+        feeds = may_feed and (opens or key in docket.evidence)
         if not feeds and not rule.is_event and after.state is State.ok and not after.raise_run:
             after = QUIET
+        before = track.findings.get((profile.id, rule.id), QUIET)
+        if (before.state, before.severity) != (after.state, after.severity):
+            self.outcome.turns.append(Turn(key, cause.at, before, after))
         track.findings[profile.id, rule.id] = self.outcome.findings[key] = after
+        self.outcome.scopes[key] = scope
         if not feeds:
             return
         docket.evidence[key] = cause.evidence
@@ -352,12 +402,18 @@ class _Bench:
         steps = lifecycle.advance(profile, docket.alert, evidence, cause, self.now)
         if cause.evidence is not None and not profile.in_force(self.now.date()):
             self.outcome.held_back.add(profile.id)
+        self.follow(scope, steps, cause)
+
+    def follow(self, scope: Scope, steps: Sequence[lifecycle.Step], cause: Cause) -> None:
+        """Publishes what machine B decided, lets go of what is over, restates what is not."""
+        docket = self.dockets[scope]
+        evidence = [docket.evidence[k] for k in sorted(docket.evidence)]
         for step in steps:
             self._publish(scope, docket, step, cause, evidence)
         if docket.alert is None:
             return
         if docket.alert.state is AlertState.resolved:
-            self._release(docket)
+            self._release(scope, docket, cause)
         elif not steps:
             self._restate(scope, docket.alert, evidence)
 
@@ -404,19 +460,40 @@ class _Bench:
         self.outcome.restated.pop(scope, None)
         docket.alert = alert
 
-    def _release(self, docket: Docket) -> None:
+    def _release(self, scope: Scope, docket: Docket, cause: Cause) -> None:
         """Lets go of a resolved alert's findings. Of an event it is remembered when it was over."""
+        seen = [e.finding.observed_at for e in docket.evidence.values()]
+        observed = max((at for at in seen if at is not None), default=cause.at)
+        self.outcome.ended[scope] = observed if cause.occasion is Occasion.time else cause.at
         over_at = docket.alert.resolved_at if docket.alert else None
         for (series, mechanism, rule), evidence in docket.evidence.items():
             over = QUIET
             if evidence.rule.is_event:
                 over = replace(QUIET, since=over_at, ok_since=over_at)
             self.outcome.findings[series, mechanism, rule] = over
+            if docket.alert is not None:
+                self.outcome.scopes[series, mechanism, rule] = docket.alert.scope
             self.outcome.feeds.pop((series, mechanism, rule), None)
             if series in self.tracks:
                 self.tracks[series].findings[mechanism, rule] = over
         docket.evidence.clear()
         docket.alert = None
+
+
+def _is_member(profile: Profile, rule: Rule, subject: Track, track: Track) -> bool:
+    """Whether a series is among those that a joint rule reads of its subject."""
+    if track.series == subject.series or track.key.indicator.startswith("rule:"):
+        return False
+    if isinstance(rule.detector, Combination):
+        return profile.scope_of(track.key) == profile.scope_of(subject.key)
+    return rule.asks(track.key) and joint.subject_of(rule, track.key) == subject.key
+
+
+def _since_break(track: Track) -> list[Sample]:
+    """What is known of a track since the last break of its meaning."""
+    known = track.known
+    begun = max((b for b in track.breaks if known and b <= known[-1].at), default=None)
+    return known[0 if begun is None else bisect_left(known, begun, key=_at) :]
 
 
 def _is_over(event: Finding, report: Report) -> bool:
@@ -433,5 +510,30 @@ def frozen(evidence: Evidence, opened_at: datetime) -> Evidence:
     return replace(evidence, frozen_at=min(onsets, default=None))
 
 
-def _evidence(track: Track, rule: Rule, finding: Finding, report: Report | None = None) -> Evidence:
-    return Evidence(rule, track.series, track.key, track.unit, finding, report)
+def _own(track: Track, voice: Voice, window: Sequence[Sample]) -> list[Sample]:
+    """The window as one partner alone reports it; where it said nothing, the middle of the others.
+
+    So what another feed did to the combined values is not laid at this one's door.
+    """
+    own: list[Sample] = []
+    for sample in window:
+        said = track.voices.get(sample.at, ())
+        mine = [v.value for v in said if v.partner == voice.partner]
+        middle = median(v.value for v in said) if said else sample.value
+        own.append(Sample(sample.at, mine[0] if mine else middle))
+    return own
+
+
+def evidence_of(
+    track: Track, profile: Profile, rule: Rule, finding: Finding, report: Report | None = None
+) -> Evidence:
+    """A finding with what is needed to speak of it."""
+    return Evidence(
+        rule,
+        track.series,
+        track.key,
+        track.unit,
+        finding,
+        report,
+        is_shelved=(profile.id, rule.id) in track.shelved,
+    )

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from alerts.detectors import TOLERANCE
+from alerts.detectors.reading import TOLERANCE
 from alerts.findings import Finding, State
 from alerts.mechanisms import (
     Closing,
@@ -69,7 +69,7 @@ class Evidence:
     """One finding that feeds an alert, with what is needed to speak of it.
 
     ``report`` is the event behind the finding, where there is one; ``frozen_at`` the instant its
-    baseline is frozen at, where it is.
+    baseline is frozen at, where it is. One that ``is_shelved`` is kept and shown, and does not weigh.
     """
 
     rule: Rule
@@ -79,6 +79,7 @@ class Evidence:
     finding: Finding
     report: Report | None = None
     frozen_at: datetime | None = None
+    is_shelved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class Alert:
 
     ``opened_at``, ``updated_at`` and ``resolved_at`` are observation times; the baselines of its
     findings are frozen at ``opened_at``. ``recorded_at`` and ``eased_at`` are the service's clock.
-    ``number`` counts its transitions. ``ref`` is empty until the service has numbered it.
+    ``number`` counts its transitions. ``ref`` is empty until the service has numbered it. One that
+    ``is_folded`` was opened beyond the mechanism's limit and is told in a summary (``overflow``).
     """
 
     scope: Scope
@@ -108,6 +110,7 @@ class Alert:
     resolved_at: datetime | None = None
     recommendation: Advice | None = None
     awaiting: tuple[TakesEffect, ...] = ()
+    is_folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +195,8 @@ def advance(
     4. severity above before: escalated; below: eased
     5. same severity, but a finding rises, a used value was revised, or a report came: updated
     6. a recommendation is new or changed, and no other step told of it: updated
-    7. every finding has been ok long enough on fresh observations, or everything that was
-       reported has been taken back: resolved
+    7. every finding has been ok long enough on fresh observations, everything that was reported
+       has been taken back, or the rules it rested on are gone: resolved
 
     Args:
         profile: the mechanism's rules of the game.
@@ -235,17 +238,85 @@ def advance(
         current = _moved(current, cause.at)
         steps.append(Step(EventType.updated, current, cause.at, News.advice))
     if may_close(profile.closing, current, evidence, cause.at):  # case 7
-        resolved = replace(
-            _moved(current, cause.at),
-            state=AlertState.resolved,
-            level=Level.monitoring,
-            severity=Severity.none,
-            resolved_at=cause.at,
-            recommendation=None,
-        )
+        resolved = _ended(current, cause.at)
         news = News.closed if any(_measures(e) for e in evidence) else News.taken_back
         steps.append(Step(EventType.resolved, resolved, cause.at, news))
     return tuple(steps)
+
+
+def correct(
+    profile: Profile,
+    told: Alert | None,
+    hindsight: Alert | None,
+    evidence: Sequence[Evidence],
+    cause: Cause,
+    now: datetime,
+    *,
+    is_news: bool,
+    has_ended: bool = False,
+) -> tuple[Step, ...]:
+    """What judging a scope's whole history again does to its alert, as steps; at most one.
+
+    What was told stays told: the alert keeps its reference, its numbering, its level and the
+    service's instants. The cases:
+
+    1. the mechanism is not in force, or no alert was told and none is open in hindsight: nothing
+    2. none was told, and one is open in hindsight: opened
+    3. one was told, and in hindsight nothing is open: resolved, unless people set a higher level
+    4. severity above before: escalated; below: eased
+    5. the same severity, but something that it rests on changed, it began at another time, other
+       measures are awaited, or something else is recommended: updated
+
+    Args:
+        profile: the mechanism's rules of the game.
+        told: the open alert as it was told, if any.
+        hindsight: the alert that the whole history leaves open, if any.
+        evidence: every finding that feeds it now.
+        cause: what was corrected, or came after others.
+        now: the instant of judgement.
+        is_news: whether subscribers should hear of it although the severity stays.
+        has_ended: whether in hindsight the alert that was told has run its course.
+    """
+    if not profile.in_force(now.date()) or (told is None and hindsight is None):  # case 1
+        return ()
+    if told is None:
+        assert hindsight is not None
+        opened = replace(hindsight, number=1)  # case 2
+        advice = recommend(profile, opened, evidence, now)
+        opened = replace(opened, recommendation=advice)
+        return (Step(EventType.opened, opened, cause.at, News.finding),)
+    if hindsight is None and told.level is Level.early_warning:  # case 3
+        news = News.closed if has_ended else News.taken_back
+        return (Step(EventType.resolved, _ended(told, cause.at), cause.at, news),)
+    severity = hindsight.severity if hindsight else Severity.none
+    waiting = hindsight.awaiting if hindsight else ()
+    current = replace(
+        told,
+        opened_at=hindsight.opened_at if hindsight else told.opened_at,
+        severity=severity,
+        eased_at=now if severity < told.severity else told.eased_at,
+        awaiting=tuple(m for m in waiting if m in told.awaiting or m.at > now),
+    )
+    current = replace(current, recommendation=recommend(profile, current, evidence, now))
+    if severity != told.severity:  # case 4
+        kind = EventType.escalated if severity > told.severity else EventType.eased
+        return (Step(kind, _moved(current, cause.at), cause.at, News.finding),)
+    is_other = (current.opened_at, current.awaiting) != (told.opened_at, told.awaiting)
+    if is_news or is_other or current.recommendation != told.recommendation:  # case 5
+        news = News.finding if is_news or is_other else News.advice
+        return (Step(EventType.updated, _moved(current, cause.at), cause.at, news),)
+    return ()
+
+
+def _ended(alert: Alert, at: datetime) -> Alert:
+    return replace(
+        _moved(alert, at),
+        state=AlertState.resolved,
+        level=Level.monitoring,
+        severity=Severity.none,
+        resolved_at=at,
+        recommendation=None,
+    )
 
 
 def may_open(evidence: Sequence[Evidence]) -> bool:
@@ -256,12 +327,15 @@ def may_open(evidence: Sequence[Evidence]) -> bool:
 def weighing(evidence: Sequence[Evidence]) -> list[Evidence]:
     """The findings that bear on an alert's severity.
 
-    A follow-up never weighs. An event that measurements answer stops weighing once one of them,
-    having fired beside it, has come back to ok since the event was last told: what is measured
-    replaces what was feared.
+    A follow-up never weighs, nor what an operator has shelved. An event that measurements answer
+    stops weighing once one of them, having fired beside it, has come back to ok since the event
+    was last told: what is measured replaces what was feared, and silence after that takes nothing
+    back.
     """
     return [
-        e for e in evidence if e.rule.effect is Effect.early_warning and not _answered(e, evidence)
+        e
+        for e in evidence
+        if e.rule.effect is Effect.early_warning and not e.is_shelved and not _answered(e, evidence)
     ]
 
 
@@ -276,11 +350,14 @@ def may_close(closing: Closing, alert: Alert, evidence: Sequence[Evidence], at: 
     Every measured finding must have been ok for the hold time, on enough observations, the newest
     not stale. Higher levels keep it open, and so does an event that only people end, or that no
     measurement has answered yet; not one that was taken back. Where nothing is measured and every
-    event was taken back, nothing is left to wait for.
+    event was taken back, or no rule is left that was asked, there is nothing to wait for. What is
+    shelved neither keeps it open nor lets it close.
     """
     if alert.level is not Level.early_warning:
         return False
-    fed = [e for e in evidence if e.rule.effect is Effect.early_warning]
+    if not evidence:
+        return True
+    fed = [e for e in evidence if e.rule.effect is Effect.early_warning and not e.is_shelved]
     if any(e.rule.is_event and e.finding.state is not State.ok for e in weighing(fed)):
         return False
     measured = [e for e in fed if _measures(e)]
@@ -426,7 +503,7 @@ def _answered(event: Evidence, evidence: Sequence[Evidence]) -> bool:
         return False
     return any(
         _measures(e)
-        and e.finding.state is State.ok
+        and not e.finding.fires
         and e.finding.ok_since is not None
         and (told_at is None or e.finding.ok_since > told_at)
         for e in evidence

@@ -55,6 +55,23 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Voice:
+    """What one partner says of one observation, and how far it is to be believed.
+
+    ``name`` is the partner's; ``reliability`` an Admiralty grade such as "B2", or empty.
+    """
+
+    partner: PartnerId
+    name: str
+    party: str
+    value: float
+    origin: Origin
+    received_at: datetime
+    origin_ref: str = ""
+    reliability: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An event as one partner reported it.
 

@@ -3,14 +3,18 @@
 The rooms, top to bottom; each may use those below it and none above:
 
     cli                        the command line
-    bench                      measures a running service beside its bare limits
+    bench                      measures a running service, and the engine, beside their bare limits
+    skill                      scores the shipped rules on history, beside textbook methods
     demo                       a client of a running service that replays real history
     main                       wiring
     api, dashboard, scheduler  doors: who comes in, and when
     access                     who is calling, and what that key may do
     house                      what the doors share
     ingest, deliver, subscribe verbs: accept signals, send what is owed, look after endpoints
+    rulebook, inquire          verbs: save rules and shelves; say why there is no alert
+    backtest, timetable        verbs: replay history and score it; play scenarios of rules
     evaluate                   verb: load, judge, write down
+    policy, recall             what is asked of signals now; what a process remembers of series
     store                      all SQL, by noun
     tables                     the tables, for the store alone
     database, embedded         connections and transactions; a PostgreSQL of our own

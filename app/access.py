@@ -30,6 +30,7 @@ SCOPES = (
     "alerts:read",
     "alerts:write",
     "subscriptions:write",
+    "rules:write",
     "dashboard:read",
     "admin",
 )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fastapi import Request
 
 from alerts.catalogue import Catalogue
 from alerts.mechanisms import Profile
+from app.backtest.stored import Desk
 from app.database import Database
-from app.evaluate import Policy
 from app.ingest import Intake
+from app.policy import Policy
+from app.rulebook import Rulebook
 from app.seals import Seals
 from app.settings import Settings
 
@@ -27,9 +29,11 @@ class House:
     role: Role
     database: Database
     policy: Policy
+    rulebook: Rulebook
     seals: Seals
     intake: Intake
     draining: bool = False
+    backtests: Desk = field(default_factory=Desk)
 
     @property
     def catalogue(self) -> Catalogue:

@@ -11,19 +11,20 @@ import enum
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from time import perf_counter
 
-from alerts.judgement import Correction
 from alerts.mechanisms import Scope
 from alerts.signals import PartnerId, Sample, SeriesId, SeriesKey
+from alerts.tracks import Correction
 from app import evaluate, store, telemetry
 from app.database import Connection, Database, DatabaseAway
-from app.evaluate import Movement, Policy, ScopesNeeded
+from app.evaluate import ScopesNeeded
+from app.evaluate.loading import Movement
+from app.policy import Policy
+from app.recall import Recall
 from app.store.series import RING_SAMPLES, SeriesState, packed
 from app.store.signals import Row, Stored
-
-_BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 SERIES_REMEMBERED = 1_000_000
 """So many ids are kept in memory; then they are forgotten and looked up again."""
@@ -113,6 +114,7 @@ class Intake:
         self._most_waiting = most_waiting
         self._waiting = 0
         self._ids: dict[SeriesKey, SeriesId] = {}
+        self._recall = Recall()
 
     async def accept(self, arrivals: Sequence[Arrival], now: datetime) -> Receipt:
         """Stores and judges the arrivals of one request; returns after the commit.
@@ -126,7 +128,9 @@ class Intake:
             raise Behind
         self._waiting += len(arrivals)
         try:
-            await self._learn_series({a.key for a in arrivals}, now)
+            keys = {a.key for a in arrivals}
+            subjects = {subject for k in keys for _, _, subject in self._policy.joint(k)}
+            await self._learn_series(keys | subjects, now)
             return await self._through_lanes(arrivals, now)
         finally:
             self._waiting -= len(arrivals)
@@ -211,18 +215,27 @@ class Intake:
     async def _transaction(self, parts: Sequence[_Part]) -> list[tuple[list[Status], list[str]]]:
         now = max(p.received_at for p in parts)
         scopes: frozenset[Scope] = frozenset()
-        while True:
-            try:
-                async with self._database.ingest() as connection:
-                    return await accept_signals(
-                        connection,
-                        self._policy,
-                        [(p.series, p.arrivals) for p in parts],
-                        now,
-                        scopes,
-                    )
-            except ScopesNeeded as needed:
-                scopes = needed.scopes
+        touched = {s for p in parts for s in p.series}
+        try:
+            while True:
+                try:
+                    async with self._database.ingest() as connection:
+                        results = await accept_signals(
+                            connection,
+                            self._policy,
+                            [(p.series, p.arrivals) for p in parts],
+                            now,
+                            self._recall,
+                            scopes,
+                        )
+                except ScopesNeeded as needed:
+                    scopes = needed.scopes
+                    self._recall.forgotten(touched)
+                else:
+                    self._recall.committed(touched)
+                    return results
+        finally:
+            self._recall.forgotten(touched)
 
 
 def _tell(part: _Part, error: Exception) -> None:
@@ -235,6 +248,7 @@ async def accept_signals(
     policy: Policy,
     requests: Sequence[tuple[Sequence[SeriesId], Sequence[Arrival]]],
     now: datetime,
+    recall: Recall,
     scopes: frozenset[Scope] = frozenset(),
 ) -> list[tuple[list[Status], list[str]]]:
     """Stores and judges the arrivals of many requests at once; does not commit.
@@ -244,6 +258,7 @@ async def accept_signals(
         policy: what is asked of the signals.
         requests: for each, the series of its arrivals, and the arrivals.
         now: the instant of receipt.
+        recall: what this process remembers of series; the caller says whether this committed.
         scopes: lock these scopes' lanes too, before judging.
 
     Returns:
@@ -264,11 +279,11 @@ async def accept_signals(
     ]
     if ledger.rows:
         await store.signals.keep(connection, ledger.rows)
-    movements = await _movements(connection, ledger, states)
+    movements = await _movements(connection, policy, ledger, states)
     moved = [_moved(m, ledger) for m in movements]
     if moved:
         await store.series.move(connection, moved, now)
-    found = await evaluate.evaluate_series(connection, policy, movements, now, scopes)
+    found = await evaluate.evaluate_series(connection, policy, movements, now, recall, scopes)
     return [
         (told, _refs(series, found.refs))
         for told, (series, _) in zip(statuses, requests, strict=True)
@@ -288,7 +303,8 @@ class _Ledger:
     ``book`` holds, by series and instant, each partner's revisions; an instant newer than the
     series' last one cannot be stored yet, so it needs no look-up. ``was`` is the value an
     instant counted for before this transaction; ``said_again`` are the instants of which a
-    partner said something else than before.
+    partner said something else than before this transaction, ``new`` who says something of an
+    instant for the first time.
     """
 
     states: Mapping[SeriesId, SeriesState]
@@ -298,6 +314,7 @@ class _Ledger:
     keys: dict[SeriesId, SeriesKey] = field(default_factory=dict)
     events: set[SeriesId] = field(default_factory=set)
     said_again: set[tuple[SeriesId, datetime]] = field(default_factory=set)
+    new: set[tuple[SeriesId, datetime, PartnerId]] = field(default_factory=set)
 
     def enter(self, series: SeriesId, arrival: Arrival, now: datetime) -> Status:
         """Decides what an arrival is; exactly one case applies.
@@ -334,7 +351,10 @@ class _Ledger:
     def _write(self, series: SeriesId, arrival: Arrival, revision: int, now: datetime) -> None:
         instant = (series, arrival.observed_at)
         said = self.book[instant].setdefault(arrival.partner, [])
-        if said:
+        voice = (*instant, arrival.partner)
+        if not said:
+            self.new.add(voice)
+        elif voice not in self.new:
             self.said_again.add(instant)
         said.append(Stored(revision, arrival.value, arrival.detail))
         self.keys[series] = arrival.key
@@ -387,7 +407,10 @@ async def _open_ledger(
 
 
 async def _movements(
-    connection: Connection, ledger: _Ledger, states: Mapping[SeriesId, SeriesState]
+    connection: Connection,
+    policy: Policy,
+    ledger: _Ledger,
+    states: Mapping[SeriesId, SeriesState],
 ) -> list[Movement]:
     """What changed on each series: new samples in order, or corrections with the whole history."""
     movements: dict[SeriesId, Movement] = {}
@@ -407,17 +430,20 @@ async def _movements(
                 movement.fresh.append(Sample(at, now_is))
             if (series, at) in ledger.said_again:
                 movement.corrections.append(Correction(at, was, now_is))
-            else:
-                movement.said.update((at, partner) for partner in voices[series, at])
+            movement.said.update(
+                (at, partner)
+                for partner in voices[series, at]
+                if (series, at, partner) in ledger.new
+            )
         elif last is None or at > last:
             if now_is is not None:
                 movement.fresh.append(Sample(at, now_is))
-        elif was != now_is:
+        elif was != now_is or policy.trusts(movement.key):  # Who says it may be what matters.
             movement.corrections.append(Correction(at, was, now_is))
     corrected = [m for m in movements.values() if m.corrections and m.series not in ledger.events]
     if corrected:
         histories = await store.signals.windows(
-            connection, [(m.series, _BEGINNING) for m in corrected]
+            connection, [(m.series, store.signals.BEGINNING) for m in corrected]
         )
         for movement in corrected:
             movement.fresh = histories[movement.series]

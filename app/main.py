@@ -11,13 +11,13 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from alerts.mechanisms import Profile
-from app import access, api, dashboard, documents, evaluate, scheduler, seals, store, telemetry
+from app import access, api, dashboard, documents, scheduler, seals, store, telemetry
 from app.api import health, problems, webhooks
 from app.api.envelope import Envelope
 from app.database import Database
@@ -26,6 +26,8 @@ from app.embedded import Embedded, EmbeddedFailed
 from app.house import House, Role
 from app.ingest import Intake
 from app.outbound import Outbound
+from app.policy import Policy
+from app.rulebook import Rulebook
 from app.settings import Settings, Unusable
 
 VERSION = "0.1.0"
@@ -120,8 +122,11 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             await stack.enter_async_context(_running(lambda: _keep_running(embedded)))
         sealing = seals.from_settings(settings)
         catalogue = documents.load_catalogue()
-        profiles = await _keep_profiles(database, settings)
-        policy = evaluate.Policy(catalogue, profiles)
+        policy = Policy(catalogue, {})
+        book = Rulebook(database, policy, clock=lambda: datetime.now(UTC))
+        await book.keep_profiles(_profile_files(settings))
+        await book.renew()
+        await stack.enter_async_context(_running(book.run))
         intake = Intake(database, policy, lanes=settings.ingest_lanes)
         stack.push_async_callback(intake.stop)
         app.state.key_ring = access.KeyRing(database)
@@ -130,6 +135,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             role=role,
             database=database,
             policy=policy,
+            rulebook=book,
             seals=sealing,
             intake=intake,
         )
@@ -137,40 +143,19 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             await stack.enter_async_context(_sending(database, sealing, settings))
             runner = scheduler.Scheduler(database, _duties(database, policy, settings))
             await stack.enter_async_context(_running(runner.run))
-        telemetry.line("service.opened", role=role, version=VERSION, mechanisms=sorted(profiles))
+        telemetry.line(
+            "service.opened", role=role, version=VERSION, mechanisms=sorted(policy.profiles)
+        )
         yield
     telemetry.line("service.closed", role=role)
 
 
-async def _keep_profiles(database: Database, settings: Settings) -> dict[str, Profile]:
-    """Keeps the profiles of this installation as versions, and says which versions are in use.
-
-    In use is the newest version ever kept of every mechanism, whichever process brought it: they
-    must all judge alike. A profile ends by its validity, not by taking its file away. A faulty
-    profile stops only itself.
-    """
+def _profile_files(settings: Settings) -> list[Path]:
+    """The profiles of this installation: those that ship, then the operator's own."""
     files = documents.shipped_profiles()
     if settings.profiles_dir is not None:
         files += sorted(settings.profiles_dir.expanduser().glob("*.yaml"))
-    for file in files:
-        try:
-            document = documents.read_profile(file)
-            async with database.begin() as connection:
-                if await store.profiles.keep(connection, document, datetime.now(UTC)):
-                    telemetry.line("profile.kept", mechanism=document.profile.id, file=file.name)
-        except (documents.DocumentFaulty, store.profiles.VersionRefused) as error:
-            telemetry.line("profile.refused", level="error", file=file.name, fault=str(error))
-    async with database.begin() as connection:
-        newest = await store.profiles.newest(connection)
-    found = {}
-    for mechanism, kept in newest.items():
-        try:
-            found[mechanism] = documents.profile_from_document(kept.content)
-        except documents.DocumentFaulty as error:
-            telemetry.line(
-                "profile.unreadable", level="error", mechanism=mechanism, fault=str(error)
-            )
-    return found
+    return files
 
 
 @asynccontextmanager
@@ -197,9 +182,7 @@ async def _sending(
         await outbound.close()
 
 
-def _duties(
-    database: Database, policy: evaluate.Policy, settings: Settings
-) -> tuple[scheduler.Duty, ...]:
+def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[scheduler.Duty, ...]:
     """Everything that happens because time passes; a new duty is a line here."""
     return (
         scheduler.month_duty(database),

@@ -16,7 +16,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from app import evaluate, store, telemetry
 from app.database import Database, DatabaseAway
-from app.evaluate import Policy
+from app.policy import Policy
 
 _RUNNER_LOCK = 4_706_301_218_003
 _LOOK_AGAIN_SECONDS = 5.0

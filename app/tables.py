@@ -67,6 +67,7 @@ series = Table(
     Column("exercise", Text, nullable=False, server_default=_empty),
     Column("created_at", _instant, nullable=False),
     UniqueConstraint("sector", "indicator", "good", "place", "exercise"),
+    Index("series_subject", "sector", "good", "place", "exercise"),
 )
 
 series_state = Table(
@@ -79,6 +80,7 @@ series_state = Table(
     Column("last_received_at", _instant),
     Column("observations", BigInteger, nullable=False, server_default=_zero),
     Column("ring", LargeBinary, nullable=False, server_default=_empty),
+    Column("last_valued_at", _instant),
 )
 
 signals = Table(
@@ -114,6 +116,7 @@ findings = Table(
     Column("ok_run", Integer, nullable=False),
     Column("reason", Text, nullable=False, server_default=_empty),
     Column("alert_id", BigInteger),
+    Column("measures", Text),
     Index("findings_alert_id", "alert_id", postgresql_where=text("alert_id IS NOT NULL")),
 )
 
@@ -135,6 +138,55 @@ profiles = Table(
     Column("sha256", LargeBinary, nullable=False),
     Column("document", JSONB, nullable=False),
     Column("loaded_at", _instant, nullable=False),
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("mechanism", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("document", JSONB, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("retired", Boolean, nullable=False, server_default=text("false")),
+    Column("reason", Text, nullable=False),
+    Column("created_at", _instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_key", Text, nullable=False),
+)
+
+shelves = Table(
+    "shelves",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("mechanism", Text, nullable=False, server_default=_empty),
+    Column("rule", Text, nullable=False, server_default=_empty),
+    Column("series_id", BigInteger),
+    Column("reason", Text, nullable=False),
+    Column("created_at", _instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("until", _instant, nullable=False),
+    Column("ended_at", _instant),
+    Column("ended_by", Text, nullable=False, server_default=_empty),
+    Column("ended_reason", Text, nullable=False, server_default=_empty),
+    CheckConstraint("rule <> '' OR series_id IS NOT NULL"),
+    CheckConstraint("(mechanism = '') = (rule = '')"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", _instant, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("partner", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("reason", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Index("audit_subject", "subject", "id"),
 )
 
 alert_numbers = Table(
@@ -171,6 +223,7 @@ alerts = Table(
     Column("recommendation", JSONB),
     Column("awaiting", JSONB, nullable=False, server_default=text("'[]'")),
     Column("number", Integer, nullable=False),
+    Column("folded", Boolean, nullable=False, server_default=text("false")),
     ForeignKeyConstraint(
         ["mechanism", "profile_version"], ["profiles.mechanism", "profiles.version"]
     ),
@@ -186,6 +239,17 @@ alerts = Table(
         postgresql_where=text("state = 'open'"),
     ),
     Index("alerts_updated", text("updated_at DESC"), text("id DESC")),
+)
+
+alert_ends = Table(
+    "alert_ends",
+    metadata,
+    Column("mechanism", Text, primary_key=True),
+    Column("sector", Text, primary_key=True),
+    Column("good", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("exercise", Text, primary_key=True),
+    Column("ended_at", _instant, nullable=False),
 )
 
 transitions = Table(

@@ -64,6 +64,11 @@ rule_failures = Counter(
     ("mechanism", "rule"),
     registry=REGISTRY,
 )
+rules_refused = Gauge(
+    "forewarn_rules_refused",
+    "Rules that are kept and cannot be used: unreadable to this version, or unsound.",
+    registry=REGISTRY,
+)
 sweeps = Counter(
     "forewarn_sweeps", "Evaluations caused by time, by outcome.", ("outcome",), registry=REGISTRY
 )

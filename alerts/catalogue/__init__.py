@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from alerts.signals import Severity
 
@@ -65,11 +66,55 @@ class Good:
     hs: tuple[HsCode, ...] = ()
 
 
+class Weekday(enum.IntEnum):
+    """The days of the week, Monday first, as ``datetime.weekday`` counts them."""
+
+    monday = 0
+    tuesday = 1
+    wednesday = 2
+    thursday = 3
+    friday = 4
+    saturday = 5
+    sunday = 6
+
+
+class CountedFrom(enum.StrEnum):
+    """Where the days until a figure comes out are counted from."""
+
+    observation = "observation"
+    month = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How long after what it speaks of a figure comes out.
+
+    ``after_days`` are counted from the day of the observation or from the first of its month;
+    with ``on_weekday`` it comes out on the first such weekday from then on.
+    """
+
+    after_days: int
+    counted_from: CountedFrom = CountedFrom.observation
+    on_weekday: Weekday | None = None
+    source: str = "our_design"
+
+    def known_at(self, observed_at: datetime) -> datetime:
+        """When an observation can be known: the beginning of the day (UTC) it comes out on."""
+        day = observed_at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.counted_from is CountedFrom.month:
+            day = day.replace(day=1)
+        day += timedelta(days=self.after_days)
+        if self.on_weekday is not None:
+            day += timedelta(days=(self.on_weekday - day.weekday()) % 7)
+        return day
+
+
 @dataclass(frozen=True, slots=True)
 class Indicator:
     """What is measured. ``minimum`` and ``maximum`` bound the possible, not the normal.
 
     ``every_days`` is the usual gap between observations; empty ``sectors`` means every sector.
+    ``published`` says how late its figures come out; without it they are known when observed.
     """
 
     code: str
@@ -81,6 +126,7 @@ class Indicator:
     minimum: float | None = None
     maximum: float | None = None
     source: str = "our_design"
+    published: Publication | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,4 +390,8 @@ def catalogue_faults(catalogue: Catalogue) -> tuple[Fault, ...]:
         if low is not None and high is not None and low >= high:
             detail = f"{code} has a minimum that is not below its maximum."
             found.append(Fault(f"/indicators/{code}/minimum", detail))
+        published = indicator.published
+        if published is not None and published.after_days < 0:
+            detail = f"{code} is published {-published.after_days} days before it is observed."
+            found.append(Fault(f"/indicators/{code}/published/after_days", detail))
     return tuple(found)

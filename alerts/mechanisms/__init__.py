@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from typing import Literal
 
@@ -259,6 +259,43 @@ class Source:
     address: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesBreak:
+    """A day from which on an indicator means something else: a definition or a coverage changed.
+
+    What was observed before is no baseline for what is observed from then on, and no alarm is
+    raised by the difference. Empty ``good`` and ``place`` mean any.
+    """
+
+    sector: str
+    indicator: str
+    at: date
+    reason: str
+    good: str = ""
+    place: str = ""
+    source: Provenance = ()
+
+    def concerns(self, key: SeriesKey) -> bool:
+        """Whether a series is broken by it."""
+        return (
+            (self.sector, self.indicator) == (key.sector, key.indicator)
+            and self.good in {"", key.good}
+            and self.place in {"", key.place}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """How many alerts may be open at once before more are folded into one summary alert.
+
+    Nothing is lost: every alert is kept, shown and told in the summary; only the single messages
+    about those beyond the limit are not sent.
+    """
+
+    open_alerts: int
+    source: Provenance = ()
+
+
 class Dimension(enum.StrEnum):
     """What tells two alerts of one mechanism and sector apart."""
 
@@ -297,6 +334,8 @@ class Profile:
     bodies: tuple[Body, ...] = ()
     gates: tuple[Gate, ...] = ()
     records: tuple[RecordPolicy, ...] = ()
+    series_breaks: tuple[SeriesBreak, ...] = ()
+    overflow: Overflow | None = None
     validity_source: Provenance = ()
 
     def in_force(self, day: date) -> bool:
@@ -306,6 +345,10 @@ class Profile:
     def scope_of(self, key: SeriesKey) -> Scope:
         """The scope whose alert a series feeds under this mechanism."""
         return _scope(self.id, self.alert_per, key)
+
+    def breaks_of(self, key: SeriesKey) -> list[datetime]:
+        """The instants at which a series began to mean something else; midnight UTC of the days."""
+        return [datetime.combine(b.at, time(), UTC) for b in self.series_breaks if b.concerns(key)]
 
     def level(self, level: Level) -> LevelPolicy | None:
         """What the mechanism says of a level, where it knows it."""

@@ -20,9 +20,9 @@ from alerts.catalogue import Event, Fault, Indicator
 from alerts.mechanisms import Tlp
 from alerts.signals import Origin, PartnerId, SeriesKey, Severity
 from app.api.problems import Problem
-from app.evaluate import Policy
 from app.house import House
 from app.ingest import Arrival
+from app.policy import Policy
 from app.settings import Settings
 
 _EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)

@@ -50,6 +50,13 @@ class GoodOut(BaseModel):
     hs: list[HsCodeOut]
 
 
+class PublicationOut(BaseModel):
+    after_days: int
+    counted_from: str = Field(description="From the observation, or from the first of its month.")
+    on_weekday: str | None = Field(description="It comes out on the first such day from then on.")
+    source: str
+
+
 class IndicatorOut(BaseModel):
     code: str
     title: str
@@ -59,6 +66,7 @@ class IndicatorOut(BaseModel):
     sectors: list[str] = Field(description="Sectors that may report it; empty: every sector.")
     minimum: float | None = Field(description="The least possible value.")
     maximum: float | None = Field(description="The greatest possible value.")
+    published: PublicationOut | None = Field(description="How late its figures come out.")
     source: str
 
 

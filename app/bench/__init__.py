@@ -10,6 +10,9 @@ Everything that is measured runs in processes of its own and is reached as users
     echo       the web framework alone
     sink       a receiver of webhooks that only notes when they came
     workload   the series that report, and their history
+    judging    the engine alone, without a service around it
+    questions  the rules that it is asked then
+    plain      the formulas of these rules, without the engine
     page       tables for people, and docs/benchmarks.md
 
 Nothing here asserts that a number is good enough: it prints what it found.

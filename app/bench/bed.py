@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -96,7 +96,7 @@ class Bed:
     @cached_property
     def hand(self) -> Tool:
         """Puts load on and runs bare limits."""
-        return self._stack.enter_context(_tool("app.bench.hand"))
+        return self._stack.enter_context(hand())
 
     @cached_property
     def echo(self) -> str:
@@ -208,6 +208,11 @@ def _fresh_folder(stack: ExitStack) -> Path:
         raise BenchFailed(told) from error
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def hand() -> AbstractContextManager[Tool]:
+    """A hand alone, for what needs no service."""
+    return _tool("app.bench.hand")
 
 
 @contextmanager

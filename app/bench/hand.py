@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from app.bench import bare, load, loops
+from app.bench import bare, judging, load, loops
 from app.bench.lines import BenchFailed
 
 TASKS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
@@ -23,6 +23,7 @@ TASKS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "insert": bare.insert,
     "update": bare.update,
     "send": bare.send,
+    "judge": judging.judge,
 }
 
 

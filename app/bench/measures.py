@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.bench import backlog, bed
-from app.bench.bed import Bed
+from app.bench import backlog, bed, questions
+from app.bench.bed import Bed, Tool
 from app.bench.lines import Line, compare, quantile
 from app.bench.plan import Plan
 
@@ -22,6 +22,8 @@ _HEARD_SECONDS = 10
 _BODY_BYTES = 3_000
 _IN_FLIGHT, _PER_ENDPOINT = 64, 4
 _UPDATING_CONNECTIONS = 10
+_JUDGING_SHARE = 0.2
+"""Of ``Plan.seconds``: what takes microseconds needs less time than a service does."""
 
 
 def ingest(bed: Bed, tick: Tick) -> Iterator[Line]:
@@ -186,6 +188,43 @@ def flat(few: Bed, many: Bed, tick: Tick) -> Iterator[Line]:
     yield compare("flat", case, "signals/s", found["many"], found["few"])
 
 
+def judge(hand: Tool, plan: Plan, tick: Tick) -> Iterator[Line]:
+    """Microseconds of the engine for one more signal, with more and more rules and samples held.
+
+    Limit: a plain loop that computes the same statistics from the same window.
+    """
+    found = Found(list)
+    middle = plan.held[len(plan.held) // 2]
+    parts = [
+        (rules, held, batch)
+        for rules in plan.rules
+        for held, batch in ((plan.held, 1), ((middle,), plan.call))
+    ]
+    seconds = plan.seconds * _JUDGING_SHARE
+    for _ in range(plan.runs):
+        for rules, held, batch in parts:
+            took = hand.do("judge", rules=rules, held=held, batch=batch, seconds=seconds)
+            for place, count in enumerate(held):
+                case = _judged(rules, count, batch)
+                found[case].append(took["engine"][place])
+                found[f"{case} plain"].append(took["plain"][place])
+            tick()
+    for rules, held, batch in parts:
+        for count in held:
+            case = _judged(rules, count, batch)
+            words = f"{case}, beside a plain loop"
+            yield compare("judge", words, "µs", found[case], found[f"{case} plain"])
+    for rules in plan.rules:
+        few, many = (_judged(rules, count, 1) for count in (plan.held[0], plan.held[-1]))
+        yield compare("judge", f"{many}, beside {plan.held[0]:,}", "µs", found[many], found[few])
+
+
+def _judged(rules: int, held: int, batch: int) -> str:
+    """The case in words."""
+    asked = f"{rules} rule{'s' if rules > 1 else ''} ({questions.MIXES[rules]})"
+    return f"{asked}, {held:,} held, batch {batch:,}"
+
+
 def _insert(bed: Bed, **load: Any) -> dict[str, Any]:
     return bed.hand.do("insert", database=bed.database, series=bed.plan.series, **load)
 
@@ -196,7 +235,7 @@ ON_ONE_BED: dict[str, Callable[[Bed, Tick], Iterator[Line]]] = {
     "latency": latency,
     "deliver": deliver,
 }
-NAMES = (*ON_ONE_BED, "flat")
+NAMES = (*ON_ONE_BED, "flat", "judge")
 
 
 def take(names: Sequence[str], plan: Plan, tick: Tick) -> Iterator[Line]:
@@ -218,6 +257,9 @@ def take(names: Sequence[str], plan: Plan, tick: Tick) -> Iterator[Line]:
         )
         with bed.make(small) as few, bed.make(large) as many:
             yield from flat(few, many, tick)
+    if "judge" in names:
+        with bed.hand() as hand:
+            yield from judge(hand, plan, tick)
 
 
 def ticks(names: Sequence[str], plan: Plan) -> int:
@@ -228,5 +270,6 @@ def ticks(names: Sequence[str], plan: Plan) -> int:
         "latency": 2,
         "deliver": len(plan.receivers) * 4,
         "flat": 2,
+        "judge": len(plan.rules) * 2,
     }
     return plan.runs * sum(each[name] for name in names)

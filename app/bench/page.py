@@ -44,6 +44,25 @@ with nothing recorded. *One UPDATE a delivery*: one UPDATE and commit each on up
 with nothing sent.""",
     "flat": """\
 The rate of `ingest` on one connection when little and when much is stored already.""",
+    "judge": """\
+Microseconds of the processor for one more signal in the engine alone: from the samples in memory to
+findings and alerts, with no database and nothing of what loads or writes them. The same engine
+judges live signals; `ingest` has it inside. The series is weekly, and hourly where it is older than
+2,000 weeks. As in the service the engine is given what the rules look back on (the newest 57 samples
+for the first two mixes, 543 and 959 for the others, where so many are held) and keeps the detectors'
+memories from signal to signal. All is calm: no rule fires. *Batch 1* is one call of the engine for
+each signal, *batch 1,000* one call for a thousand of one series, as in a replay.
+
+The mixes: *robust z* compares a logarithm with the median and MAD of 52 observations; *bands* the
+value itself. *One of each kind* adds percent change against the median of 26 observations, EWMA and
+CUSUM over 20 beside a mean of 52, EARS C2, percent change against the same six weeks of three
+years, a run of moves, a rate of change over 8 observations, and self-calibrated agreement of five
+views with five years of memory. *Five of each kind* has these five times with other constants.
+
+*Plain loop*: the same formulas over the same window, written directly over lists of numbers with
+`statistics` and `bisect` as for one script: no hysteresis, no baselines frozen or missing, no
+findings, no explanation; a test holds that it computes the same numbers. The lines at the end stand
+beside the time with the fewest samples held: near 1, a long history costs nothing.""",
 }
 
 _INTRODUCTION = """\

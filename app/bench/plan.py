@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes of a bench. The defaults keep ``all`` below four minutes on two cores.
+    """Sizes of a bench. The defaults keep ``all`` near five minutes on two cores.
 
     Attributes:
         seconds: of one run of one part.
@@ -21,6 +21,9 @@ class Plan:
         deliveries: owed in a run of ``deliver``.
         flat_series: how many report in ``flat``.
         stored: signals stored before, the two sides of ``flat``.
+        rules: asked of a series in ``judge``, keys of ``questions.MIXES``.
+        held: samples that a series of ``judge`` has, from few to many.
+        call: signals in one call of the engine, on series of the middle of ``held``.
     """
 
     seconds: float = 1.5
@@ -34,6 +37,9 @@ class Plan:
     deliveries: int = 1_500
     flat_series: int = 1_000
     stored: tuple[int, int] = (100_000, 1_000_000)
+    rules: tuple[int, ...] = (1, 2, 10, 50)
+    held: tuple[int, int, int] = (100, 10_000, 1_000_000)
+    call: int = 1_000
 
     @property
     def spare_minutes(self) -> int:
@@ -56,5 +62,8 @@ TINY = Plan(
     deliveries=20,
     flat_series=50,
     stored=(1_500, 3_000),
+    rules=(1, 10),
+    held=(100, 200, 5_000),
+    call=5,
 )
 """Shows that everything works; its numbers mean nothing."""

@@ -17,7 +17,7 @@ PROFILES = Path(__file__).parent / "profiles"
 """Two rules for each of the series: a threshold, and a change against the median."""
 
 SECTOR = "medical_devices"
-INDICATORS = ("stock_days", "supply_interruption", "notice_days", "notified_body_capacity")
+INDICATORS = ("supply_interruption", "notified_body_capacity", "delivery_delay", "shipping_time")
 MOST_SERIES = 10_000
 
 # Calm: no rule fires, and every judgement is made. No value is the one of the minute before.

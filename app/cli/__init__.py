@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import bench, keys, saying, signals
+from app.cli import audit, backtest, bench, keys, rules, saying, signals, skill
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 15)
 
@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys")
 app.add_typer(signals.app, name="signals")
+app.add_typer(rules.app, name="rules")
+app.add_typer(audit.app, name="audit")
+app.command()(backtest.backtest)
+app.command()(skill.skill)
 app.command()(bench.bench)
 _profiles = typer.Typer(help="The profiles of mechanisms.", no_args_is_help=True)
 app.add_typer(_profiles, name="profiles")

@@ -13,7 +13,7 @@ from app.cli import saying
 
 def bench(
     measure: Annotated[
-        Literal["all", "ingest", "single", "latency", "deliver", "flat"],
+        Literal["all", "ingest", "single", "latency", "deliver", "flat", "judge"],
         typer.Argument(help="What to measure."),
     ],
     as_json: saying.AsJson = False,
@@ -31,7 +31,7 @@ def bench(
     """Measures the product beside its bare limits, in processes and a data folder of its own.
 
     With --json prints one object a line, each as soon as it is known; otherwise a table. It never
-    judges a number. `all` takes about four minutes.
+    judges a number. `all` takes about five minutes.
     """
     import dataclasses
     from datetime import UTC, datetime

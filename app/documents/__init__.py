@@ -14,6 +14,7 @@ import alerts.catalogue
 import alerts.mechanisms
 from alerts.catalogue import Catalogue, Event, Fault, Good, Indicator, Place, Sector
 from alerts.mechanisms import Profile, soundness
+from alerts.rules import Rule
 from app.documents import marks, shapes
 from app.settings import Unusable
 
@@ -46,6 +47,14 @@ class DocumentFaulty(Unusable):
     def __init__(self, faults: Sequence[LineFault]) -> None:
         super().__init__("\n".join(str(f) for f in faults))
         self.faults = list(faults)
+
+
+class RuleFaulty(Exception):
+    """What was sent is no rule; ``faults`` point into it."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f.detail for f in faults))
+        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,56 @@ def profile_from_document(content: Mapping[str, object]) -> Profile:
         ) from None
 
 
+def rule_from_document(content: Mapping[str, object]) -> Rule:
+    """One rule as JSON has it; whether it can be meant depends on the profile around it.
+
+    Raises:
+        RuleFaulty: with everything that does not fit, and every number without a source.
+    """
+    unfit = _unfit(content)
+    if unfit is not None:
+        raise RuleFaulty([unfit])
+    rule: Rule | None = None
+    misfits: list[Fault] = []
+    try:
+        rule = shapes.read(Rule, dict(content))
+    except shapes.DoesNotFit as error:
+        misfits = [Fault(m.pointer, _sentence(m.detail), m.allowed) for m in error.misfits]
+    known = {fault.pointer for fault in misfits}
+    at = len("/rules/0")
+    for fault in soundness.unsourced({"rules": [content]}):
+        if fault.pointer[at:] not in known:
+            misfits.append(Fault(fault.pointer[at:], fault.detail, fault.allowed))
+    if rule is None or misfits:
+        raise RuleFaulty(misfits)
+    return rule
+
+
+def _unfit(content: object) -> Fault | None:
+    """What no document may be, whatever it says: too deep, or with text that cannot be kept.
+
+    YAML is held to the same by ``marks``. Without recursion, so that depth is a fault and no crash.
+    """
+    waiting: list[tuple[str, int, object]] = [("", 0, content)]
+    while waiting:
+        pointer, depth, value = waiting.pop()
+        if depth > marks.DEPTH_LIMIT:
+            return Fault(pointer, f"Nested more than {marks.DEPTH_LIMIT} deep.")
+        if isinstance(value, str) and not _is_text(value):
+            return Fault(pointer, "A text holds U+0000 or half a character.")
+        if isinstance(value, Mapping):
+            if not all(_is_text(key) for key in value):
+                return Fault(pointer, "A key holds U+0000 or half a character.")
+            waiting += ((marks.step(pointer, k), depth + 1, v) for k, v in value.items())
+        elif isinstance(value, list):
+            waiting += ((marks.step(pointer, i), depth + 1, v) for i, v in enumerate(value))
+    return None
+
+
+def _is_text(value: str) -> bool:
+    return "\x00" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def check_files(paths: Iterable[Path]) -> list[LineFault]:
     """Everything wrong with profile files, file by file; two may not be of the same mechanism."""
     faults: list[LineFault] = []
@@ -224,8 +283,12 @@ def _read(
 def _at(marked: marks.Marked, name: str, fault: Fault | shapes.Misfit) -> LineFault:
     of_key = isinstance(fault, shapes.Misfit) and fault.of_key
     mark = marked.mark_of(fault.pointer, of_key=of_key)
-    detail = fault.detail[:1].upper() + fault.detail[1:]
+    detail = _sentence(fault.detail)
     return LineFault(name, mark.line, mark.column, fault.pointer, detail, fault.allowed)
+
+
+def _sentence(detail: str) -> str:
+    return detail[:1].upper() + detail[1:]
 
 
 def _in_order(faults: Iterable[LineFault]) -> list[LineFault]:

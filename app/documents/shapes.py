@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ class DoesNotFit(Exception):
 
 
 T = typing.TypeVar("T")
+
+_LARGEST = int(sys.float_info.max)
 
 
 def read(shape: type[T], content: object) -> T:
@@ -187,7 +190,8 @@ def _read_word(
 def _read_scalar(shape: type, content: object, pointer: str, misfits: list[Misfit]) -> object:
     wanted = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if shape is float and isinstance(content, int) and not isinstance(content, bool):
-        content = float(content)
+        # An integer of JSON may have more digits than any number can be compared with.
+        content = float(content) if abs(content) <= _LARGEST else math.inf
     if shape is date and isinstance(content, str):
         try:
             return date.fromisoformat(content)

@@ -1,13 +1,18 @@
 """All SQL, by noun.
 
     alerts         alerts, their transitions and the signals that fed them
+    audit          who changed what, as a chain that shows tampering
     board          what the operators' board shows, in few queries
     deliveries     what is owed to whom, claimed, recorded
     findings       the state of each rule on each series
+    finding_log    findings as they are shown
     partitions     the months of ``signals``
     partners       partners and their keys
     profiles       versions of mechanisms
+    recorded       all that was ever reported, for backtests
+    rules          versions of single rules, laid over the profiles
     series         series and their state
+    shelves        what operators have quietened, until when and why
     signals        what was reported
     subscriptions  who wants to hear what, and where
 
@@ -17,30 +22,40 @@ and nowhere else. A function exists because it contains SQL.
 
 from app.store import (
     alerts,
+    audit,
     board,
     deliveries,
     delivery_log,
     dossiers,
+    finding_log,
     findings,
     partitions,
     partners,
     profiles,
+    recorded,
+    rules,
     series,
+    shelves,
     signals,
     subscriptions,
 )
 
 __all__ = [
     "alerts",
+    "audit",
     "board",
     "deliveries",
     "delivery_log",
     "dossiers",
+    "finding_log",
     "findings",
     "partitions",
     "partners",
     "profiles",
+    "recorded",
+    "rules",
     "series",
+    "shelves",
     "signals",
     "subscriptions",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     RowMapping,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     cast,
     func,
     insert,
+    or_,
     select,
     text,
     tuple_,
@@ -43,24 +44,61 @@ _SCOPE = ("mechanism", "sector", "good", "place", "exercise")
 
 
 def _select_open_of() -> Select[Any]:
-    """The open alerts whose scope is among five arrays of equal length, one a column."""
+    """The open alerts whose scope is among five arrays of equal length, one a column; and where
+    the last alert of a scope ended.
+    """
     arrays = [cast(bindparam(name), ARRAY(Text)) for name in _SCOPE]
     wanted = func.unnest(*arrays).table_valued(*_SCOPE, name="wanted").render_derived()
-    table = tables.alerts
+    table, ends = tables.alerts, tables.alert_ends
     same = [table.c[name] == wanted.c[name] for name in _SCOPE]
-    return select(table).join(wanted, and_(*same)).where(table.c.state == AlertState.open.value)
+    is_open = and_(table.c.state == AlertState.open.value, *same)
+    ended = and_(*(ends.c[name] == wanted.c[name] for name in _SCOPE))
+    return (
+        select(table, ends.c.ended_at, *(wanted.c[name].label(f"of_{name}") for name in _SCOPE))
+        .select_from(wanted.outerjoin(table, is_open).outerjoin(ends, ended))
+        .where(or_(table.c.id.is_not(None), ends.c.ended_at.is_not(None)))
+    )
 
 
 _OPEN_OF = _select_open_of()
 
 
-async def open_of(connection: Connection, scopes: Collection[Scope]) -> dict[Scope, Kept]:
-    """The open alerts of these scopes. One query of one shape, however many scopes."""
+class Standing(NamedTuple):
+    """The open alerts of some scopes, and up to when the last one was open that is open no more."""
+
+    open: dict[Scope, Kept]
+    ended: dict[Scope, datetime]
+
+
+async def standing(connection: Connection, scopes: Collection[Scope]) -> Standing:
+    """How these scopes stand. One query of one shape, however many scopes."""
+    found = Standing({}, {})
     if not scopes:
-        return {}
+        return found
     names = {name: [getattr(scope, name) for scope in scopes] for name in _SCOPE}
-    rows = await connection.execute(_OPEN_OF, names)
-    return {kept.alert.scope: kept for kept in map(_kept, rows.mappings())}
+    for row in (await connection.execute(_OPEN_OF, names)).mappings():
+        scope = Scope(*(row[f"of_{name}"] for name in _SCOPE))
+        if row["id"] is not None:
+            found.open[scope] = _kept(row)
+        if row["ended_at"] is not None:
+            found.ended[scope] = row["ended_at"]
+    return found
+
+
+async def end(connection: Connection, ended: Mapping[Scope, datetime]) -> None:
+    """Notes up to when alerts were open that are open no more; the latest counts."""
+    columns = {name: [getattr(scope, name) for scope in ended] for name in _SCOPE}
+    await connection.execute(
+        text(
+            "INSERT INTO alert_ends AS e (mechanism, sector, good, place, exercise, ended_at) "
+            "SELECT * FROM unnest(CAST(:mechanism AS text[]), CAST(:sector AS text[]), "
+            "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[]), "
+            "CAST(:at AS timestamptz[])) "
+            "ON CONFLICT (mechanism, sector, good, place, exercise) DO UPDATE "
+            "SET ended_at = greatest(e.ended_at, excluded.ended_at)"
+        ),
+        {**columns, "at": list(ended.values())},
+    )
 
 
 async def all_open(connection: Connection) -> dict[Scope, Kept]:
@@ -68,6 +106,22 @@ async def all_open(connection: Connection) -> dict[Scope, Kept]:
     table = tables.alerts
     rows = await connection.execute(select(table).where(table.c.state == AlertState.open.value))
     return {kept.alert.scope: kept for kept in map(_kept, rows.mappings())}
+
+
+async def count_told(connection: Connection, mechanisms: Collection[str]) -> dict[str, int]:
+    """How many alerts of each mechanism are open and told one by one; drills do not count."""
+    table = tables.alerts
+    rows = await connection.execute(
+        select(table.c.mechanism, func.count())
+        .where(
+            table.c.mechanism.in_(list(mechanisms)),
+            table.c.state == AlertState.open.value,
+            table.c.exercise == "",
+            ~table.c.folded,
+        )
+        .group_by(table.c.mechanism)
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 async def by_ref(connection: Connection, ref: str) -> Kept | None:
@@ -243,6 +297,7 @@ def _kept(row: RowMapping) -> Kept:
             awaiting=tuple(
                 TakesEffect(datetime.fromisoformat(m["at"]), m["what"]) for m in row["awaiting"]
             ),
+            is_folded=row["folded"],
         ),
     )
 
@@ -272,4 +327,5 @@ def _columns(alert: Alert) -> dict[str, object]:
         "recommendation": advice and {"level": advice.level.name, "reasons": list(advice.reasons)},
         "awaiting": [{"at": m.at.isoformat(), "what": m.what} for m in alert.awaiting],
         "number": alert.number,
+        "folded": alert.is_folded,
     }

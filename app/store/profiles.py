@@ -85,13 +85,26 @@ async def newest(connection: Connection) -> dict[str, Kept]:
         .ext(distinct_on(profiles.c.mechanism))
         .order_by(profiles.c.mechanism, profiles.c.version.desc())
     )
-    return {
-        row.mechanism: Kept(
-            mechanism=row.mechanism,
-            version=row.version,
-            sha256=row.sha256,
-            content=row.document,
-            loaded_at=row.loaded_at,
-        )
-        for row in rows
-    }
+    return {row.mechanism: _kept(row) for row in rows}
+
+
+async def before(connection: Connection, mechanism: str, version: int) -> Kept | None:
+    """The newest version older than that one."""
+    rows = await connection.execute(
+        sa.select(profiles)
+        .where(profiles.c.mechanism == mechanism, profiles.c.version < version)
+        .order_by(profiles.c.version.desc())
+        .limit(1)
+    )
+    row = rows.first()
+    return None if row is None else _kept(row)
+
+
+def _kept(row: sa.Row[tuple[object, ...]]) -> Kept:
+    return Kept(
+        mechanism=row.mechanism,
+        version=row.version,
+        sha256=row.sha256,
+        content=row.document,
+        loaded_at=row.loaded_at,
+    )

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from sqlalchemy import text
 
-from alerts.mechanisms import Scope
+from alerts.mechanisms import Dimension, Scope
 from alerts.signals import Sample, SeriesId, SeriesKey
 from app.database import Connection, driver
 
@@ -37,6 +38,11 @@ class SeriesState:
     def samples(self) -> list[Sample]:
         """The newest samples, at most 32, oldest first."""
         return [Sample(_instant(at), value) for at, value in _SLOT.iter_unpack(self.ring)]
+
+    @property
+    def last_valued_at(self) -> datetime | None:
+        """The instant of the newest sample that stands: a later one may have been taken back."""
+        return _instant(_SLOT.unpack_from(self.ring, -_SLOT.size)[0]) if self.ring else None
 
     @property
     def is_whole(self) -> bool:
@@ -95,6 +101,22 @@ async def find_or_make(
     return found
 
 
+async def ids_of(connection: Connection, keys: Collection[SeriesKey]) -> dict[SeriesKey, SeriesId]:
+    """The ids of the series with these keys, as far as they exist."""
+    columns = [list(column) for column in zip(*sorted(keys), strict=True)]
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, sector, indicator, good, place, exercise FROM series "
+            "JOIN unnest(CAST(:sector AS text[]), CAST(:indicator AS text[]), "
+            "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[])) "
+            "AS wanted (sector, indicator, good, place, exercise) "
+            "USING (sector, indicator, good, place, exercise)"
+        ),
+        dict(zip(SeriesKey._fields, columns, strict=True)),
+    )
+    return {SeriesKey(*row[1:]): SeriesId(row[0]) for row in rows}
+
+
 async def keys_of(connection: Connection, ids: Collection[SeriesId]) -> dict[SeriesId, SeriesKey]:
     """The natural keys of series."""
     rows = await connection.execute(
@@ -105,6 +127,41 @@ async def keys_of(connection: Connection, ids: Collection[SeriesId]) -> dict[Ser
         {"ids": list(ids)},
     )
     return {SeriesId(row[0]): SeriesKey(*row[1:]) for row in rows}
+
+
+class Member(NamedTuple):
+    """A series of a scope, with the newest instant of which it has anything."""
+
+    series: SeriesId
+    key: SeriesKey
+    last_observed_at: datetime | None
+
+
+async def of_scopes(
+    connection: Connection, scopes: Collection[Scope], alert_per: Collection[Dimension]
+) -> list[Member]:
+    """All series about these scopes of one mechanism, whose alerts are told apart by ``alert_per``."""
+    columns = [
+        list(c)
+        for c in zip(*((s.sector, s.good, s.place, s.exercise) for s in scopes), strict=True)
+    ]
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, s.sector, indicator, s.good, s.place, s.exercise, last_observed_at "
+            "FROM unnest(CAST(:sector AS text[]), CAST(:good AS text[]), CAST(:place AS text[]), "
+            "CAST(:exercise AS text[])) AS wanted (sector, good, place, exercise) "
+            "JOIN series AS s ON s.sector = wanted.sector AND s.exercise = wanted.exercise "
+            "AND (NOT :by_good OR s.good = wanted.good) "
+            "AND (NOT :by_place OR s.place = wanted.place) "
+            "JOIN series_state USING (series_id) ORDER BY series_id"
+        ),
+        {
+            **dict(zip(("sector", "good", "place", "exercise"), columns, strict=True)),
+            "by_good": Dimension.good in alert_per,
+            "by_place": Dimension.place in alert_per,
+        },
+    )
+    return [Member(SeriesId(r[0]), SeriesKey(*r[1:6]), r[6]) for r in rows]
 
 
 def lane_of_series(series: SeriesId) -> int:
@@ -148,9 +205,10 @@ async def move(connection: Connection, moved: Sequence[SeriesState], received_at
     done = await (await driver(connection)).execute(
         "UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.at, "
         "last_value = m.value, observations = m.observations, ring = m.ring, "
-        "last_received_at = $7 "
+        "last_received_at = $7, last_valued_at = m.valued_at "
         "FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::float8[], $5::bigint[], "
-        "$6::bytea[]) AS m (series_id, version, at, value, observations, ring) "
+        "$6::bytea[], $8::timestamptz[]) "
+        "AS m (series_id, version, at, value, observations, ring, valued_at) "
         "WHERE s.series_id = m.series_id AND s.version = m.version",
         [s.series for s in moved],
         [s.version for s in moved],
@@ -159,6 +217,7 @@ async def move(connection: Connection, moved: Sequence[SeriesState], received_at
         [s.observations for s in moved],
         [s.ring for s in moved],
         received_at,
+        [s.last_valued_at for s in moved],
     )
     if done != f"UPDATE {len(moved)}":
         raise RuntimeError(f"a series state changed under its lock: {done} of {len(moved)}")
@@ -167,12 +226,12 @@ async def move(connection: Connection, moved: Sequence[SeriesState], received_at
 async def silent_since(
     connection: Connection, before: datetime
 ) -> list[tuple[SeriesId, SeriesKey, Sample]]:
-    """Series whose newest sample is older than an instant, with that sample."""
+    """Series whose newest sample that stands is older than an instant, with that sample."""
     rows = await connection.execute(
         text(
-            "SELECT series_id, sector, indicator, good, place, exercise, last_observed_at, "
+            "SELECT series_id, sector, indicator, good, place, exercise, last_valued_at, "
             "last_value FROM series_state JOIN series USING (series_id) "
-            "WHERE last_observed_at < :before AND last_value IS NOT NULL ORDER BY series_id"
+            "WHERE last_valued_at < :before AND last_value IS NOT NULL ORDER BY series_id"
         ),
         {"before": before},
     )

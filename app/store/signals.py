@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from sqlalchemy import text
 
-from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity
+from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity, Voice
 from app.database import Connection, driver
+
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+"""Before anything that was ever observed."""
 
 FEW = 50
 """Below this many rows one INSERT is cheaper than COPY's start."""
@@ -94,6 +97,26 @@ async def keep(connection: Connection, rows: Sequence[Row]) -> None:
     )
 
 
+async def instant_back(
+    connection: Connection, series: SeriesId, before: datetime, count: int
+) -> datetime:
+    """The instant of the ``count``-th sample before another; the beginning where there are fewer.
+
+    One backward scan of the primary key that stops there.
+    """
+    found = await (await driver(connection)).fetchval(
+        "SELECT observed_at FROM (SELECT DISTINCT ON (observed_at, partner_id) observed_at, value "
+        "FROM signals WHERE series_id = $1 AND observed_at < $2 "
+        "ORDER BY observed_at DESC, partner_id DESC, revision DESC) AS newest "
+        "WHERE value IS NOT NULL GROUP BY observed_at ORDER BY observed_at DESC "
+        "LIMIT 1 OFFSET $3",
+        series,
+        before,
+        count - 1,
+    )
+    return found or BEGINNING
+
+
 async def windows(
     connection: Connection, wanted: Collection[tuple[SeriesId, datetime]]
 ) -> dict[SeriesId, list[Sample]]:
@@ -103,6 +126,39 @@ async def windows(
     found: dict[SeriesId, list[Sample]] = {series_id: [] for series_id in series}
     for series_id, at, value in rows:
         found[series_id].append(Sample(at, value))
+    return found
+
+
+async def voices(
+    connection: Connection, wanted: Collection[tuple[SeriesId, datetime]]
+) -> dict[SeriesId, dict[datetime, list[Voice]]]:
+    """Who reports each instant of each series from its instant on, in the newest revision."""
+    series, since = zip(*wanted, strict=True)
+    rows = await (await driver(connection)).fetch(
+        "SELECT series_id, observed_at, partner_id, name, party, value, received_at, detail FROM ("
+        "SELECT DISTINCT ON (s.series_id, s.observed_at, s.partner_id) s.* FROM signals AS s "
+        "JOIN unnest($1::bigint[], $2::timestamptz[]) AS wanted (series_id, since) "
+        "ON s.series_id = wanted.series_id AND s.observed_at >= wanted.since "
+        "ORDER BY s.series_id, s.observed_at, s.partner_id, s.revision DESC) AS newest "
+        "JOIN partners ON partners.id = partner_id WHERE value IS NOT NULL "
+        "ORDER BY series_id, observed_at, partner_id",
+        series,
+        since,
+    )
+    found: dict[SeriesId, dict[datetime, list[Voice]]] = {}
+    for series_id, at, partner, name, party, value, received_at, detail in rows:
+        said = json.loads(detail) if detail else {}
+        voice = Voice(
+            PartnerId(partner),
+            name,
+            party,
+            value,
+            Origin(said.get("origin", Origin.assessment)),
+            received_at,
+            said.get("origin_ref", ""),
+            said.get("reliability", ""),
+        )
+        found.setdefault(SeriesId(series_id), {}).setdefault(at, []).append(voice)
     return found
 
 

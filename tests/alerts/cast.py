@@ -7,14 +7,14 @@ they feed, open alerts), so that a test that passes here does not lean on anythi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
-from alerts import detectors, judgement, lifecycle
+from alerts import detectors, hindsight, judgement, lifecycle
 from alerts.catalogue import Catalogue, Event, Good, Harm, Indicator, Place, Sector
 from alerts.findings import Finding, State
-from alerts.judgement import Correction, Docket, FindingKey, Judgement, Published, Track
 from alerts.lifecycle import Alert, AlertState, Cause, EventType, Evidence, Occasion
 from alerts.mechanisms import (
     Closing,
@@ -38,12 +38,14 @@ from alerts.rules import (
     EventTrigger,
     Family,
     Freshness,
+    Measured,
     MedianOfWindow,
     PercentChange,
     Rule,
     SameMonthLastYear,
 )
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, SeriesKey, Severity
+from alerts.tracks import Correction, Docket, FindingKey, Judgement, Published, Track
 
 AURORA, DORADO, CYGNUS = PartnerId(1), PartnerId(2), PartnerId(3)
 PARTIES = {AURORA: "EU", DORADO: "US", CYGNUS: ""}
@@ -244,6 +246,7 @@ def daily(first: str, *values: float) -> list[Sample]:
     return [Sample(at(first) + days(n), value) for n, value in enumerate(values)]
 
 
+BEGINNING = at("1900-01-01")
 NOW = at("2026-01-01")
 PLAIN = mechanism(LEAD_TIME_RULE, PRICE_RULE, VOLUME_RULE, CONTROL_RULE, OUTAGE_RULE)
 
@@ -287,6 +290,20 @@ class Entry:
     value: float | None = None
     report: Report | None = None
 
+    def __repr__(self) -> str:
+        """Short, since a history is made of many."""
+        said: object = self.value
+        if (told := self.report) is not None:
+            bites = f", bites {told.effective_at:%Y-%m-%d}" if told.effective_at else ""
+            source = f"{told.partner} {told.origin} {told.origin_ref!r}"
+            said = f"{told.severity.name} says {source}{bites}"
+        name = "/".join(part for part in self.key[1:] if part)
+        return f"<{name} {self.at:%Y-%m-%d}: {said}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How hypothesis shows it."""
+        printer.text(repr(self))
+
 
 def value(key: SeriesKey, day: str, number: float | None) -> Entry:
     return Entry(key, at(day), number)
@@ -312,6 +329,7 @@ class Desk:
     findings: dict[FindingKey, Finding] = field(default_factory=dict)
     feeds: dict[FindingKey, Scope] = field(default_factory=dict)
     alerts: dict[Scope, Alert] = field(default_factory=dict)
+    ended: dict[Scope, datetime] = field(default_factory=dict)
     published: list[Published] = field(default_factory=list)
     outcome: Judgement = field(default_factory=Judgement)
     seen_until: dict[SeriesKey, datetime] = field(default_factory=dict)
@@ -323,9 +341,62 @@ class Desk:
         """One transaction: stores the entries, judges them together; gives what it published."""
         keys = list(dict.fromkeys(e.key for e in entries))
         self.begins_at = min(e.at for e in entries)
+        before = dict(self.seen_until)
         tracks = [self._track(key, [e for e in entries if e.key == key]) for key in sorted(keys)]
+        changed = {t.series: list(t.corrections) for t in tracks if t.begins_at is not None}
         scopes = {p.scope_of(k) for k in keys for p in self.profiles}
-        outcome = judgement.judge(tracks, self._dockets(scopes), self.catalogue, now or self.now)
+        clock = now or self.now
+        again = hindsight.late(tracks, {}, self.ended, {})
+        ahead = [t for t in tracks if not t.corrections]
+        outcome = judgement.judge(ahead, self._dockets(scopes), self.catalogue, clock)
+        again |= hindsight.late(ahead, self._horizons(outcome.touched, before), {}, {})
+        outcome = outcome.without(again)
+        for scope in sorted(again):
+            outcome.add(self._judge_again(scope, changed, clock, before))
+        return self._write(outcome)
+
+    def _horizons(
+        self, scopes: Iterable[Scope], seen: Mapping[SeriesKey, datetime]
+    ) -> dict[Scope, tuple[datetime, SeriesKey]]:
+        """The newest instant that each scope's series had before."""
+        found: dict[Scope, tuple[datetime, SeriesKey]] = {}
+        for scope in scopes:
+            instants = [(t, k) for k, t in seen.items() if scope in self._scopes_of(k)]
+            if instants:
+                found[scope] = max(instants)
+        return found
+
+    def _scopes_of(self, key: SeriesKey) -> set[Scope]:
+        return {p.scope_of(key) for p in self.profiles if any(r.asks(key) for r in p.rules)}
+
+    def _judge_again(
+        self,
+        scope: Scope,
+        changed: Mapping[SeriesId, list[Correction]],
+        now: datetime,
+        seen: Mapping[SeriesKey, datetime],
+    ) -> Judgement:
+        profile = next(p for p in self.profiles if p.id == scope.mechanism)
+        keys = sorted(k for k in self.ids if scope in self._scopes_of(k))
+        tracks = []
+        for key in keys:
+            track = self._blank(key)
+            track.fresh = [Sample(t, v) for t, v in sorted(self.values.get(key, {}).items())]
+            track.reports = self.reports.get(key, [])
+            tracks.append(track)
+        here = {t.series: changed[t.series] for t in tracks if t.series in changed}
+        docket = self._dockets([scope]).get(scope, Docket())
+        horizon = self._horizons([scope], seen).get(scope)
+        until = horizon[0] if horizon else None
+        return hindsight.judge_again(
+            profile, scope, tracks, here, docket, self.catalogue, now, until
+        )
+
+    def judge_again(self) -> list[Published]:
+        """Every scope from its beginning, although nothing has changed."""
+        outcome = Judgement()
+        for scope in sorted({s for key in self.ids for s in self._scopes_of(key)}):
+            outcome.add(self._judge_again(scope, {}, self.now, self.seen_until))
         return self._write(outcome)
 
     def sweep(self, now: datetime) -> list[Published]:
@@ -337,8 +408,29 @@ class Desk:
         ]
         for key, finding in judgement.judge_silence(tracks, now).items():
             self.findings[key] = finding
-        dockets = self._dockets(set(self.alerts))
-        return self._write(judgement.judge_time(dockets, self.profiles, self.catalogue, now))
+        unheard = self._unheard(now)
+        scopes = {p.scope_of(t.key) for t in unheard for p, _ in t.questions}
+        dockets = self._dockets({*self.alerts, *scopes})
+        return self._write(
+            judgement.judge_time(dockets, self.profiles, self.catalogue, now, unheard)
+        )
+
+    def _unheard(self, now: datetime) -> list[Track]:
+        """The series with findings that fire, feed no alert, and now may."""
+        tracks = [self._blank(key) for key in self.ids]
+        for track in tracks:
+            firing = {k[1:] for k, f in self.findings.items() if k[0] == track.series and f.fires}
+            firing -= {k[1:] for k in self.feeds if k[0] == track.series}
+            track.reports = self.reports.get(track.key, [])
+            track.questions = [
+                (p, r)
+                for p, r in track.questions
+                if (p.id, r.id) in firing
+                and not r.shadow
+                and r.effect is Effect.early_warning
+                and p.in_force(now.date())
+            ]
+        return [t for t in tracks if t.questions]
 
     def finding(self, key: SeriesKey) -> Finding:
         """The finding of the first mechanism's one rule on a series; quiet ones are forgotten."""
@@ -365,13 +457,16 @@ class Desk:
             [(p, r) for p in self.profiles for r in p.rules if r.asks(key)],
             known=known or [],
             findings={k[1:]: f for k, f in self.findings.items() if k[0] == series},
-            judged_until=self.seen_until.get(key),
+            breaks=sorted({b for p in self.profiles for b in p.breaks_of(key)}),
         )
 
     def _track(self, key: SeriesKey, entries: Sequence[Entry]) -> Track:
         track = self._blank(key)
         if entries[0].report is not None:
             self._hear(track, [e.report for e in entries if e.report is not None])
+            self.seen_until[key] = max(
+                self.seen_until.get(key, BEGINNING), *(e.at for e in entries)
+            )
             return track
         until = self.seen_until.get(key)
         stored = self.values.setdefault(key, {})
@@ -384,11 +479,10 @@ class Desk:
             if until is not None and entry.at <= until and was != entry.value:
                 track.corrections.append(Correction(entry.at, was, entry.value))
         history = [Sample(t, v) for t, v in sorted(stored.items())]
-        track.fresh = history
+        track.fresh = [s for s in history if until is None or s.at > until]
         if not track.corrections:
-            track.fresh = [s for s in history if until is None or s.at > until]
             track.known = self._remembered(track, [s for s in history if until and s.at <= until])
-        self.seen_until[key] = max([e.at for e in entries], default=at("1900-01-01"))
+        self.seen_until[key] = max(e.at for e in entries)
         if until is not None:
             self.seen_until[key] = max(until, self.seen_until[key])
         return track
@@ -399,6 +493,8 @@ class Desk:
         fresh = []
         for one in told:
             place = (one.at, one.partner)
+            if one.severity is NONE and place not in standing:
+                continue
             if place in standing:
                 track.corrections.append(Correction(one.at, 1.0, float(one.severity)))
             else:
@@ -414,14 +510,17 @@ class Desk:
         """As far back as the rules say they look, and not further."""
         kept: list[Sample] = []
         for profile, asked in track.questions:
-            if isinstance(asked.detector, EventTrigger) or not track.fresh:
+            if not isinstance(asked.detector, Measured) or not track.fresh:
                 continue
             finding = track.findings.get((profile.id, asked.id))
             alert = self.alerts.get(profile.scope_of(track.key))
             anchors = [track.fresh[0].at, self.begins_at]
             anchors += [finding.onset] if finding and finding.onset else []
             anchors += [alert.opened_at] if alert else []
-            since = min(anchors) - detectors.memory(asked.detector)
+            span, observations = detectors.reach(asked.detector)
+            before = [s for s in history if s.at < min(anchors)]
+            first = max(0, len(before) - observations)
+            since = min([min(anchors) - span, *(s.at for s in before[first : first + 1])])
             remembered = [s for s in history if s.at >= since]
             kept = max(kept, remembered, key=len)
         return kept
@@ -446,6 +545,7 @@ class Desk:
 
     def _write(self, outcome: Judgement) -> list[Published]:
         self.outcome = outcome
+        self.ended.update(outcome.ended)
         for key, finding in outcome.findings.items():
             self.findings.pop(key, None)
             self.feeds.pop(key, None)

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from alerts import detectors
-from alerts.detectors import Reading
-from alerts.rules import Bands, EventTrigger, PercentChange
+from alerts.detectors.agreement import Views, reach_of_agreement
+from alerts.detectors.events import read_reports
+from alerts.detectors.reading import Reach, Reading
+from alerts.rules import (
+    Agreement,
+    Band,
+    Bands,
+    Baseline,
+    Direction,
+    EventTrigger,
+    LastObservations,
+    LevelView,
+    Measured,
+    PercentChange,
+    Previous,
+    RateOfChange,
+    Run,
+    SamePeriod,
+    Site,
+    SiteHazard,
+    Statistic,
+    Target,
+    Transform,
+    towards,
+)
 from alerts.signals import Origin, PartnerId, Report, Sample, Severity
 from tests.alerts.cast import (
     AURORA,
@@ -33,7 +58,7 @@ from tests.alerts.cast import (
 INVENTORY_BANDS = bands((MODERATE, 30, 40), (SEVERE, 15, 25), direction="down")
 
 
-def read(detector: Bands | PercentChange, window: list[Sample], frozen: str = "") -> Reading:
+def read(detector: Measured, window: list[Sample], frozen: str = "") -> Reading:
     return detectors.read(detector, window, at(frozen) if frozen else None)
 
 
@@ -122,9 +147,9 @@ def test_the_median_of_the_window_is_the_baseline(
         (change((MINOR, 0.25, 0.15), baseline=median_of(10)), daily("2023-01-01", 1e-12, 5),
          "the baseline is zero", "nor from next to nothing"),
         (change((MINOR, 0.25, 0.15), baseline=median_of(10)), daily("2023-01-01", -1.7e308, 1.7e308),
-         "the change is beyond all numbers", "an overflow is no change"),
+         "the result is beyond all numbers", "an overflow is no change"),
         (change((MINOR, 0.25, 0.15), baseline=median_of(10)),
-         daily("2023-01-01", 1.7e308, 1.7e308, 1), "the change is beyond all numbers",
+         daily("2023-01-01", 1.7e308, 1.7e308, 1), "the result is beyond all numbers",
          "nor is one in the median"),
         (change((MINOR, 0.25, 0.15), baseline=median_of(10), mean_of=3), daily("2023-01-01", 1, 2),
          "it averages 3 observations and has 2", "too few to average"),
@@ -236,18 +261,277 @@ def test_a_frozen_month_without_an_observation_is_not_replaced_by_an_earlier_yea
     assert reading.undefined == "no observation of August 2022 is known to compare with"
 
 
+def last(count: int, guard: int = 0, least: int = 1, statistic: str = "median") -> LastObservations:
+    return LastObservations("last_observations", count, least, guard, Statistic(statistic))
+
+
+def against(baseline: Baseline, mean_of: int = 1) -> PercentChange:
+    held = (Band(MINOR, 0.25, 0.15),)
+    return PercentChange("percent_change", Direction.up, baseline, held, mean_of)
+
+
+def season(years: int, width: float, least_years: int = 1, least: int = 1) -> SamePeriod:
+    return SamePeriod("same_period", years, width, least_years, least)
+
+
+def mean_season(years: int, width: float) -> SamePeriod:
+    return SamePeriod("same_period", years, width, 1, 1, Statistic.mean)
+
+
+def back(count: int) -> Previous:
+    return Previous("previous", count)
+
+
+SPRINGS = samples(
+    ("2020-03-20", 1), ("2020-05-01", 2), ("2021-04-25", 4), ("2021-05-06", 8),
+    ("2022-05-02", 16), ("2022-05-11", 32), ("2023-05-01", 64),
+)  # fmt: skip
+"""Around 1 May of four years; each value doubles, so that a sum tells what was in it."""
+
+
 @pytest.mark.parametrize(
-    ("detector", "reach", "reason"),
+    ("baseline", "window", "frozen", "expected", "reason"),
     [
-        (LEAD_TIME_BANDS, 0, "bands look at the value alone"),
-        (change((MINOR, 1, 0), baseline=median_of(84, guard=14)), 98, "days and guard"),
-        (change((MINOR, 1, 0), baseline=SAME_MONTH), 397, "a leap year and the whole month"),
+        (last(3), daily("2023-01-01", 1, 2, 9, 4, 50), "", 4.0, "the median of the last three"),
+        (last(3, statistic="mean"), daily("2023-01-01", 1, 2, 9, 4, 50), "", 5.0, "their mean"),
+        (last(3), samples(("2019-01-01", 7), ("2022-01-01", 8), ("2023-01-01", 50)), "", 7.5,
+         "a gap of years does not matter to a count"),
+        (last(2, guard=2), daily("2023-01-01", 1, 3, 40, 45, 50), "", 2.0, "the newest two stay out"),
+        (last(9), daily("2023-01-01", 1, 3, 40, 45, 50), "2023-01-03", 2.0, "frozen at the onset"),
+        (last(2), daily("2023-01-01", 1, 3, 5, 45, 50), "2023-01-04", 4.0,
+         "frozen: as many as before, counted from the onset"),
+        (last(9, guard=3), daily("2023-01-01", 1, 3, 40, 45, 50), "2023-01-04", 1.0,
+         "frozen later than the guard: the guard decides"),
+        (back(1), daily("2023-01-01", 1, 2, 50), "", 2.0, "the one before"),
+        (back(2), daily("2023-01-01", 1, 2, 50), "", 1.0, "the one before that"),
+        (back(1), daily("2023-01-01", 1, 2, 40, 50), "2023-01-03", 2.0, "the last before the onset"),
+        (back(3), daily("2023-01-01", 1, 2, 40, 50), "2023-01-03", 1.0, "already before the onset"),
+        (Target("target", 40), daily("2023-01-01", 50), "", 40.0, "a known mean needs no history"),
+        (mean_season(1, 10), SPRINGS, "", 24.0, "ten days to either side, the tenth among them"),
+        (mean_season(1, 9), SPRINGS, "", 16.0, "11 May 2022 lies ten days after the first"),
+        (mean_season(2, 10), SPRINGS, "", 15.0, "two years"),
+        (mean_season(3, 10), SPRINGS, "", 12.4, "three years"),
+        (mean_season(9, 10), SPRINGS, "", 12.4, "no more years than are known"),
+        (season(3, 10), SPRINGS, "", 8.0, "their median"),
+        (mean_season(1, 10), SPRINGS, "2022-05-01", 6.0,
+         "frozen within the period of last year: the year before is compared with"),
+        (mean_season(1, 10), SPRINGS, "2022-05-12", 24.0, "frozen after it: last year's stands"),
+        (season(1, 0), samples(("2023-02-28", 5), ("2024-02-29", 7)), "", 5.0,
+         "29 February looks at 28 February"),
+        (mean_season(3, 300), samples(("2020-06-01", 3), ("2021-06-01", 5), ("2023-06-01", 50)), "",
+         4.0, "periods so wide that they meet count nothing twice"),
+    ],
+)  # fmt: skip
+def test_what_a_value_is_compared_with(
+    baseline: Baseline, window: list[Sample], frozen: str, expected: float, reason: str
+) -> None:
+    reading = read(against(baseline), window, frozen)
+    assert reading.baseline == pytest.approx(expected), reason
+    assert reading.compared == pytest.approx((window[-1].value - expected) / expected)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "window", "frozen", "undefined"),
+    [
+        (last(9, least=3), daily("2023-01-01", 1, 2, 50), "",
+         "it needs 3 observations to compare with and has 2"),
+        (last(9, least=0), daily("2023-01-01", 50), "",
+         "it needs 1 observation to compare with and has 0"),
+        (last(9), daily("2023-01-01", 1, 2, 50), "2023-01-01",
+         "it needs 1 observation to compare with and has 0"),
+        (last(9, guard=9), daily("2023-01-01", 1, 2, 50), "",
+         "it needs 1 observation to compare with and has 0"),
+        (back(3), daily("2023-01-01", 1, 2, 50), "",
+         "there is no observation 3 before it to compare with"),
+        (back(1), daily("2023-01-01", 1, 50), "2023-01-01",
+         "there is no observation 1 before it to compare with"),
+        (season(3, 10, least_years=3, least=6), SPRINGS, "",
+         "it needs 6 observations about 1 May of at least 3 years before and has 5 of 3"),
+        (season(1, 10, least_years=2), SPRINGS, "",
+         "it needs 1 observation about 1 May of at least 2 years before and has 2 of 1"),
+        (season(3, 10), samples(("2023-05-01", 7)), "",
+         "it needs 1 observation about 1 May of at least 1 year before and has 0 of 0"),
+        (SAME_MONTH, samples(("0001-05-01", 7)), "", "there is no year before to compare with"),
+        (season(3, 10), samples(("0001-05-01", 7)), "",
+         "it needs 1 observation about 1 May of at least 1 year before and has 0 of 0"),
+        (season(3, 150), samples(("0002-05-01", 7)), "",
+         "it needs 1 observation about 1 May of at least 1 year before and has 0 of 0"),
+        (Target("target", 0), daily("2023-01-01", 7), "", "the baseline is zero"),
+    ],
+)  # fmt: skip
+def test_what_has_nothing_to_be_compared_with_says_why(
+    baseline: Baseline, window: list[Sample], frozen: str, undefined: str
+) -> None:
+    reading = read(against(baseline), window, frozen)
+    assert (reading.undefined, reading.value) == (undefined, window[-1].value)
+
+
+def test_a_mean_across_years_counts_observations_where_its_baseline_does() -> None:
+    detector = against(last(2), mean_of=2)
+    window = samples(("2019-01-01", 1), ("2020-01-01", 3), ("2022-01-01", 5), ("2023-01-01", 7))
+    reading = read(detector, window)
+    assert (reading.value, reading.baseline) == (6, 2)
+
+
+def test_a_mean_is_compared_with_the_one_before_all_it_averages() -> None:
+    detector = against(back(1), mean_of=2)
+    assert read(detector, daily("2023-01-01", 1, 2, 10, 20)).baseline == 2
+
+
+def slope(observations: int, *, relative: bool = False, direction: str = "up") -> RateOfChange:
+    sign = Direction(direction).sign
+    held = (Band(MINOR, 1.0 * sign, 0.5 * sign),)
+    return RateOfChange("rate_of_change", Direction(direction), observations, held, relative)
+
+
+@pytest.mark.parametrize(
+    ("detector", "values", "compared", "raised", "reason"),
+    [
+        (slope(3), (9, 1, 2, 3), 1.0, MINOR, "the newest three rise by one each; equal breaches"),
+        (slope(3), (9, 1, 5, 3), 1.0, MINOR, "the middle one does not turn a line through three"),
+        (slope(4), (1, 2, 4, 4), 1.1, MINOR, "least squares, not the ends"),
+        (slope(3), (3, 2, 1), -1.0, NONE, "a fall is no rise"),
+        (slope(3, direction="down"), (3, 2, 1), -1.0, MINOR, "where down is harm it is"),
+        (slope(3, relative=True), (-10, 1, 2, 3), 0.5, NONE, "half of their mean each time"),
+        (slope(3, relative=True), (-3, -2, -1), 0.5, NONE, "of the size of their mean"),
+        (slope(2), (0, 0), 0.0, NONE, "nothing moved"),
     ],
 )
-def test_a_rule_says_how_far_back_it_looks(
-    detector: Bands | PercentChange, reach: float, reason: str
+def test_a_rate_of_change_is_a_slope(
+    detector: RateOfChange,
+    values: tuple[float, ...],
+    compared: float,
+    raised: Severity,
+    reason: str,
 ) -> None:
-    assert detectors.memory(detector) == days(reach), reason
+    reading = read(detector, daily("2023-01-01", *values), "2023-01-02")
+    assert reading.compared == pytest.approx(compared), reason
+    assert reading.raised is raised, reason
+
+
+def moves(direction: str = "up", least: float = 0.0, longest: int = 24) -> Run:
+    return Run("run", Direction(direction), (Band(MINOR, 4, 1),), least, longest)
+
+
+@pytest.mark.parametrize(
+    ("detector", "values", "count", "baseline", "reason"),
+    [
+        (moves(), (9, 1, 2, 3, 4, 5), 4, 1, "four in a row, as quoted of chip lead times in 2021"),
+        (moves(), (1, 2, 3, 3), 0, 3, "no move is no rise"),
+        (moves(), (1, 2, 3, 2), 0, 3, "a fall ends it"),
+        (moves("down"), (1, 5, 4, 2), 2, 5, "falls count where down is harm"),
+        (moves(least=0.1), (100, 110, 121), 2, 100, "a move of exactly the least counts"),
+        (moves(least=0.1), (100, 120, 125), 0, 120, "noise does not, and ends the run"),
+        (moves(least=0.1), (0, 1, 2), 2, 0, "from nothing every move is large"),
+        (moves(least=0.1), (-100, -95, -80), 1, -95, "the size of the value before counts"),
+        (moves(longest=3), (1, 2, 3, 4, 5, 6), 3, 3, "no more are looked back on"),
+    ],
+)
+def test_a_run_counts_harmful_moves(
+    detector: Run, values: tuple[float, ...], count: float, baseline: float, reason: str
+) -> None:
+    reading = read(detector, daily("2023-01-01", *values), "2023-01-02")
+    assert (reading.compared, reading.baseline) == (count, baseline), reason
+    assert reading.raised is (MINOR if count >= 4 else NONE)
+
+
+FAB = Site("hsinchu", "Fab cluster", exposure=0.8, vulnerability=0.5)
+HAZARD = SiteHazard("site_hazard", Direction.up, (FAB,), (Band(MINOR, 1.0, 0.5),))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "compared", "raised", "reason"),
+    [
+        ("hsinchu", 2.5, 1.0, MINOR, "2.5 x 0.8 x 0.5 reaches one"),
+        ("hsinchu", 2.0, 0.8, NONE, "the same hazard, a little smaller"),
+        ("hsinchu", 0.0, 0.0, NONE, "no hazard"),
+    ],
+)
+def test_a_hazard_counts_by_what_stands_there(
+    place: str, value: float, compared: float, raised: Severity, reason: str
+) -> None:
+    reading = detectors.read(HAZARD, daily("2023-01-01", value), place=place)
+    assert reading.compared == pytest.approx(compared), reason
+    assert reading.raised is raised, reason
+
+
+@pytest.mark.parametrize(
+    ("detector", "values", "undefined"),
+    [
+        (slope(3), (1, 2), "it needs 3 observations for a slope and has 2"),
+        (slope(2), (-1.7e308, 1.7e308), "the result is beyond all numbers"),
+        (slope(3, relative=True), (-1, 0, 1), "the mean that the slope is a fraction of is zero"),
+        (moves(), (1,), "there is no observation before it to have moved from"),
+        (HAZARD, (1,), "a series without a place is not in the register of sites"),
+    ],
+)
+def test_what_has_not_moved_or_stands_nowhere_says_why(
+    detector: Measured, values: tuple[float, ...], undefined: str
+) -> None:
+    assert read(detector, daily("2023-01-01", *values)).undefined == undefined
+
+
+def test_a_place_without_a_site_is_named() -> None:
+    reading = detectors.read(HAZARD, daily("2023-01-01", 1), place="dresden")
+    assert reading.undefined == "the place dresden is not in the register of sites"
+
+
+AGREEMENT = Agreement(
+    "agreement", Direction.up, Transform.log, 2, (LevelView(30, 5, 10),), (1, 7), 2, 0.98, 1.1, 3.0,
+    100, 30, 5, 1e-6, (Band(MINOR, 1, 0.8),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("detector", "span", "observations", "reason"),
+    [
+        (LEAD_TIME_BANDS, 0, 0, "bands look at the value alone"),
+        (HAZARD, 0, 0, "so does a hazard"),
+        (change((MINOR, 1, 0), baseline=median_of(84, guard=14)), 98, 0, "days and guard"),
+        (change((MINOR, 1, 0), baseline=median_of(84), mean_of=7), 84, 6, "and what is averaged"),
+        (change((MINOR, 1, 0), baseline=SAME_MONTH), 397, 0, "a leap year and the whole month"),
+        (against(last(90, guard=7), mean_of=7), 0, 103, "all observations"),
+        (against(back(12)), 0, 12, "as far back as it says"),
+        (against(season(3, 20)), 3 * 366 + 40, 0,
+         "frozen, the newest period may end a width before the onset"),
+        (against(Target("target", 1)), 0, 0, "a known mean"),
+        (slope(4), 0, 3, "four with the tested one"),
+        (moves(longest=24), 0, 24, "one before each move"),
+    ],
+)  # fmt: skip
+def test_a_rule_says_how_far_back_it_looks(
+    detector: Measured, span: float, observations: int, reason: str
+) -> None:
+    assert detectors.reach(detector) == Reach(days(span), observations), reason
+
+
+@pytest.mark.parametrize(
+    ("detector", "grows", "reason"),
+    [
+        (INVENTORY_BANDS, Direction.down, "the value itself falls"),
+        (slope(3, direction="down"), Direction.down, "a slope has the sign of its fall"),
+        (moves("down"), Direction.up, "a count of falls grows with harm"),
+        (replace(AGREEMENT, direction=Direction.down), Direction.up, "so does a strength"),
+    ],
+)
+def test_bands_point_the_way_what_is_compared_grows_with_harm(
+    detector: Measured, grows: Direction, reason: str
+) -> None:
+    assert towards(detector) is grows, reason
+
+
+def test_an_agreement_has_a_memory_and_nothing_else_has() -> None:
+    assert isinstance(detectors.views_of(AGREEMENT), Views)
+    assert detectors.reach(AGREEMENT) == Reach(days(0), reach_of_agreement(AGREEMENT))
+    assert detectors.views_of(LEAD_TIME_BANDS) is None
+
+
+def test_an_agreement_is_read_with_and_without_its_memory() -> None:
+    window = daily("2023-01-01", *(100 + n % 7 for n in range(200)), 400, 400)
+    views = detectors.views_of(AGREEMENT)
+    warm = [detectors.read(AGREEMENT, window[:n], views=views) for n in range(1, len(window) + 1)]
+    assert warm[-1] == detectors.read(AGREEMENT, window)
+    assert warm[-1].raised is MINOR
 
 
 WIRE = "wire-story-1"
@@ -311,7 +595,7 @@ WIRE = "wire-story-1"
 def test_an_event_counts_when_it_stands_on_enough(
     detector: EventTrigger, reports: list[Report], raised: Severity, reason: str
 ) -> None:
-    reading = detectors.read_reports(detector, reports)
+    reading = read_reports(detector, reports)
     assert reading.raised is raised, reason
     assert reading.held is EXTREME, "events do not clear by being read"
     assert bool(reading.awaits) is (raised is NONE and reports[-1].severity >= MODERATE), reason
@@ -320,16 +604,16 @@ def test_an_event_counts_when_it_stands_on_enough(
 def test_reporters_that_act_for_no_party_count_as_themselves() -> None:
     alone = report("2023-07-01", partner=CYGNUS, origin=Origin.press)
     another = Report(at("2023-07-02"), SEVERE, PartnerId(4), origin=Origin.press)
-    assert detectors.read_reports(trigger(), [alone]).raised is NONE
-    assert detectors.read_reports(trigger(), [alone, alone]).raised is NONE
-    assert detectors.read_reports(trigger(), [alone, another]).raised is SEVERE
+    assert read_reports(trigger(), [alone]).raised is NONE
+    assert read_reports(trigger(), [alone, alone]).raised is NONE
+    assert read_reports(trigger(), [alone, another]).raised is SEVERE
 
 
 def test_an_uncorroborated_event_says_what_it_lacks() -> None:
     rumour = [report("2023-07-01", partner=AURORA, origin=Origin.press)]
-    assert detectors.read_reports(trigger(), rumour).awaits == (
+    assert read_reports(trigger(), rumour).awaits == (
         "2 parties must report it independently within 14 days, or one official source"
     )
-    assert detectors.read_reports(trigger(official=()), rumour).awaits == (
+    assert read_reports(trigger(official=()), rumour).awaits == (
         "2 parties must report it independently within 14 days"
     )

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from alerts import detectors, findings
-from alerts.detectors import Reading
+from alerts.detectors.events import read_reports
+from alerts.detectors.reading import Reading
 from alerts.findings import QUIET, Finding, State
 from alerts.rules import Bands, Freshness, Rule
 from alerts.signals import Sample, Severity
@@ -147,14 +148,14 @@ def test_case_4_neither_higher_nor_past_the_clear_holds_and_begins_the_way_down_
 
 def test_case_4_an_event_told_again_is_an_event_anew() -> None:
     first, again = report("2023-07-03"), report("2023-08-03")
-    told = detectors.read_reports(OUTAGE_RULE.detector, [first])  # type: ignore[arg-type]
+    told = read_reports(OUTAGE_RULE.detector, [first])  # type: ignore[arg-type]
     finding = findings.advance(OUTAGE_RULE, QUIET, told)
     assert (finding.state, finding.severity, finding.since) == (
         State.firing,
         SEVERE,
         at("2023-07-03"),
     )
-    retold = detectors.read_reports(OUTAGE_RULE.detector, [first, again])  # type: ignore[arg-type]
+    retold = read_reports(OUTAGE_RULE.detector, [first, again])  # type: ignore[arg-type]
     assert findings.advance(OUTAGE_RULE, finding, retold).since == at("2023-08-03")
 
 

@@ -178,25 +178,17 @@ def test_what_is_new_beside_a_late_value_is_judged_as_if_it_had_come_by_itself()
     assert here.findings == apart.findings
 
 
-def test_a_slip_that_was_corrected_eases_the_alert_and_lets_it_close() -> None:
+def test_a_slip_that_was_corrected_cancels_the_alert_it_raised() -> None:
     here = Desk([ALL])
     here.post(*weeks("2021-03-01", 12, 126))
-    (eased,) = here.post(value(LEAD_TIME, "2021-03-02", 12.6))
-    assert (eased.transition.type.value, eased.alert.severity) == ("alert.eased", NONE)
-    here.post(*weeks("2021-03-03", *[12] * 13))
-    assert here.alert.state.value == "open", "thirteen days"
-    here.post(*weeks("2021-03-16", 12))
-    assert here.types() == ["opened", "eased", "resolved"]
-
-
-def test_a_second_correction_does_not_begin_the_wait_again() -> None:
-    here = Desk([ALL])
-    here.post(*weeks("2021-03-01", 12, 126))
-    here.post(value(LEAD_TIME, "2021-03-02", 12.6))
-    here.post(*weeks("2021-03-03", 12, 12, 12))
-    here.post(value(LEAD_TIME, "2021-03-03", 12.1))
-    assert here.finding(LEAD_TIME).ok_since == at("2021-03-02")
-    assert here.finding(LEAD_TIME).ok_run == 3
+    (step,) = here.post(value(LEAD_TIME, "2021-03-02", 12.6))
+    assert (step.transition.type.value, step.alert.severity) == ("alert.resolved", NONE)
+    assert step.transition.reason == (
+        "The value for 2 March 2021 was revised from 126 to 12.6 weeks. "
+        "Nothing that it rested on stands any more."
+    )
+    assert here.alerts == {}
+    assert here.findings == {}
 
 
 def test_a_value_taken_back_re_judges_what_it_fed() -> None:
@@ -254,23 +246,18 @@ def test_a_report_taken_back_takes_its_alert_back() -> None:
     here = Desk([ALL])
     here.post(event(OUTAGE, report("2023-07-03")))
     here.post(event(OUTAGE, report("2023-07-03", NONE)))
-    assert here.types() == ["opened", "eased", "resolved"]
-    assert [p.transition.reason for p in here.published[1:]] == [
-        (
-            "The report of 3 July 2023 was taken back. What was reported for neon no longer "
-            "stands: outage of a site."
-        ),
-        "What it rested on has been taken back.",
-    ]
+    assert here.types() == ["opened", "resolved"]
+    assert here.published[1].transition.reason == (
+        "The report of 3 July 2023 was taken back. Nothing that it rested on stands any more."
+    )
 
 
-def test_one_voice_of_two_taken_back_leaves_the_alert_to_people() -> None:
+def test_one_voice_of_two_taken_back_takes_back_what_only_both_could_raise() -> None:
     here = Desk([ALL])
     here.post(event(OUTAGE, FIRST), event(OUTAGE, SECOND))
     here.post(event(OUTAGE, replace(SECOND, severity=NONE)))
-    assert here.types() == ["opened", "eased"]
-    assert here.finding(OUTAGE).state is State.pending
-    assert here.sweep(at("2024-07-01")) == []
+    assert here.types() == ["opened", "resolved"]
+    assert here.alerts == {}
 
 
 def test_a_report_told_worse_in_a_revision_escalates() -> None:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alerts import detectors, explanation, findings, payloads
+from alerts.detectors.events import is_corroborated
 from alerts.findings import QUIET
-from alerts.judgement import Published
 from alerts.lifecycle import AlertState
 from alerts.mechanisms import (
     EventOnConcentratedGood,
@@ -25,6 +25,7 @@ from alerts.mechanisms import (
 )
 from alerts.rules import Corroboration, Family, Rule
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity
+from alerts.tracks import Published
 from tests.alerts.cast import (
     AURORA,
     CONTROL,
@@ -320,7 +321,7 @@ def test_one_party_cannot_corroborate_itself(told: list[tuple[int, Severity, Ori
         Report(FIRST + days(day), severity, PartnerId(number), "EU", origin, f"ref-{number}")
         for number, (day, severity, origin) in enumerate(sorted(told, key=lambda t: t[0]))
     ]
-    assert not detectors.is_corroborated(wanted, reports)
+    assert not is_corroborated(wanted, reports)
 
 
 @LAW
@@ -332,7 +333,7 @@ def test_one_origin_cannot_corroborate_itself(told: list[tuple[int, Severity]]) 
         Report(FIRST + days(day), severity, PartnerId(n), f"party {n}", Origin.press, "wire")
         for n, (day, severity) in enumerate(sorted(told, key=lambda t: t[0]))
     ]
-    assert not detectors.is_corroborated(wanted, reports)
+    assert not is_corroborated(wanted, reports)
 
 
 @LAW

@@ -287,7 +287,7 @@ FRESH_RULE = replace(LEAD_TIME_RULE, freshness=rule("x", trigger(), stale=(46, 9
          "one voice was taken back, another still stands"),
         ([evidence(EXEMPTION_RULE, finding(MINOR))], "2021-05-15", False,
          "a follow-up alone says nothing of an end"),
-        ([], "2021-05-15", False, "nothing is known"),
+        ([], "2021-05-15", True, "the rules it rested on are gone"),
     ],
 )  # fmt: skip
 def test_an_early_warning_closes_by_itself(
@@ -335,7 +335,7 @@ def test_an_event_stops_weighing_once_measurements_answer_it(
     assert lifecycle.severity_of([feared, volume, price]) is severity, reason
 
 
-def test_a_measurement_that_is_stale_answers_nothing() -> None:
+def test_silence_does_not_take_back_the_answer_that_a_measurement_gave() -> None:
     feared = evidence(CONTROL_RULE, finding(SEVERE, "2021-04-01"), CONTROL)
     volume = evidence(VOLUME_RULE, ok("2021-05-01", "2021-05-15", state=State.stale), VOLUME)
-    assert lifecycle.severity_of([feared, volume]) is SEVERE
+    assert lifecycle.severity_of([feared, volume]) is NONE

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from alerts import payloads
-from alerts.judgement import Published
 from alerts.mechanisms import (
     EventOnConcentratedGood,
     FamiliesTogether,
@@ -22,6 +21,7 @@ from alerts.mechanisms import (
     Level,
 )
 from alerts.rules import Family
+from alerts.tracks import Published
 from tests.alerts.cast import (
     CONTROL,
     CONTROL_RULE,

@@ -29,7 +29,7 @@ NEON = Alert(
     number=1,
 )
 DRILL = replace(NEON, scope=replace(NEON.scope, exercise="spring-drill"))
-WHOLE_SECTOR = replace(NEON, scope=Scope("house-watch", "shipping"))
+WHOLE_SECTOR = replace(NEON, scope=Scope("supply-watch", "shipping"))
 ENDED = replace(NEON, level=Level.monitoring, state=AlertState.resolved)
 
 
@@ -38,7 +38,7 @@ ENDED = replace(NEON, level=Level.monitoring, state=AlertState.resolved)
     [
         (Filter(), NEON, EventType.opened, None, ""),  # no restriction
         (Filter(mechanisms=("ttc-semiconductors",)), NEON, EventType.opened, None, ""),
-        (Filter(mechanisms=("house-watch",)), NEON, EventType.opened, None, "about mechanism ttc"),
+        (Filter(mechanisms=("supply-watch",)), NEON, EventType.opened, None, "about mechanism ttc"),
         (Filter(sectors=("shipping", "semiconductors")), NEON, EventType.opened, None, ""),
         (Filter(sectors=("shipping",)), NEON, EventType.opened, None, "asks for shipping"),
         (Filter(goods=("neon",)), NEON, EventType.opened, None, ""),

@@ -14,7 +14,7 @@ from alerts import detectors, findings, lifecycle
 from alerts.findings import QUIET, Finding
 from alerts.lifecycle import Evidence
 from alerts.mechanisms import Level, Profile
-from alerts.rules import EventTrigger
+from alerts.rules import Measured
 from alerts.signals import Origin, Sample, SeriesId, SeriesKey, Severity
 from app import documents
 from tests.alerts.cast import (
@@ -205,7 +205,7 @@ def test_gallium_stays_open_on_its_price_although_its_volume_is_back() -> None:
 def unfrozen(rule_id: str, found: Sequence[Sample]) -> Finding:
     """The finding of a rule whose baseline moves along."""
     rule = next(r for r in ttc().rules if r.id == rule_id)
-    assert not isinstance(rule.detector, EventTrigger)
+    assert isinstance(rule.detector, Measured)
     finding = QUIET
     for count in range(1, len(found) + 1):
         reading = detectors.read(rule.detector, found[:count], frozen_at=None)

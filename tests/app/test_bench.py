@@ -6,13 +6,16 @@ import json
 import math
 import typing
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from app.bench import bed, measures, page, workload
+from alerts import detectors
+from alerts.rules import Measured
+from app.bench import bed, judging, measures, page, plain, questions, workload
 from app.bench.bed import Bed
 from app.bench.lines import BenchFailed, Line, compare, quantile
 from app.bench.plan import TINY, Plan
@@ -27,6 +30,11 @@ def tiny() -> Iterator[Bed]:
     """One bed for all measures: a real service, its own PostgreSQL, a hand, an echo and a sink."""
     with bed.make(TINY) as made:
         yield made
+
+
+def occasion() -> page.Occasion:
+    at = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+    return page.Occasion(at, Plan(), 0.5, 2.5, "forewarn bench all")
 
 
 def check(lines: list[Line], measure: str, unit: str) -> None:
@@ -80,6 +88,67 @@ def test_flat_stands_beside_the_rate_with_little_stored(tiny: Bed) -> None:
     assert lines[1].limit == lines[0].value
 
 
+def test_judge_stands_beside_a_plain_loop_and_beside_a_short_history() -> None:
+    """It needs no service. That every signal is calm is asserted where the engine is called."""
+    ticked: list[None] = []
+    with bed.hand() as hand:
+        lines = list(measures.judge(hand, TINY, lambda: ticked.append(None)))
+    check(lines, "judge", "µs")
+    assert [line.case for line in lines if line.case.startswith("10 ")] == [
+        "10 rules (one of each kind), 100 held, batch 1, beside a plain loop",
+        "10 rules (one of each kind), 200 held, batch 1, beside a plain loop",
+        "10 rules (one of each kind), 5,000 held, batch 1, beside a plain loop",
+        "10 rules (one of each kind), 200 held, batch 5, beside a plain loop",
+        "10 rules (one of each kind), 5,000 held, batch 1, beside 100",
+    ]
+    by_case = {line.case: line for line in lines}
+    few, flat = (by_case[lines[place].case] for place in (0, -2))
+    assert flat.limit == few.value
+    assert len(ticked) == measures.ticks(["judge"], TINY)
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [one for turn in range(5) for one in questions.each(turn)],
+    ids=lambda detector: detector.kind,
+)
+@pytest.mark.parametrize("held", [100, 1_500], ids="{} held".format)
+def test_the_plain_loop_computes_the_numbers_of_the_engine(detector: Measured, held: int) -> None:
+    """Otherwise the ratio of `judge` would compare two different things."""
+    reported = judging.samples(held)
+    window = [next(reported) for _ in range(held)]
+    formula, views = plain.formula(detector), detectors.views_of(detector)
+    for _ in range(10):
+        reading = detectors.read(detector, window, views=views)
+        told = formula([s.at for s in window], [s.value for s in window])
+        assert not reading.undefined
+        assert told == pytest.approx(reading.compared, rel=1e-9, abs=1e-12)
+        window.append(next(reported))
+
+
+def test_the_engine_is_given_what_the_service_would_remember_however_much_is_held() -> None:
+    """And the page says how much that is."""
+    lengths = {}
+    for rules in questions.MIXES:
+        assert len(questions.rules(rules)) == rules
+        assert len(judging.prepare(rules, 100, 1).window) <= 100
+        lengths[rules] = {len(judging.prepare(rules, held, 1).window) for held in (3_000, 9_000)}
+    assert lengths == {1: {57}, 2: {57}, 10: {543}, 50: {959}}
+    text = " ".join(page.markdown([compare("judge", "case", "µs", [1.0])], occasion()).split())
+    assert "newest 57 samples for the first two" in text
+    assert "543 and 959 for the others" in text
+
+
+def test_a_series_of_the_engine_has_as_many_samples_as_it_says_each_later_than_the_one_before() -> (
+    None
+):
+    reported = judging.samples(2_500)
+    at = [next(reported).at for _ in range(2_510)]
+    assert at == sorted(set(at))
+    assert {later - earlier for earlier, later in pairwise(at[-2_010:])} == {timedelta(weeks=1)}
+    assert {later - earlier for earlier, later in pairwise(at[:500])} == {timedelta(hours=1)}
+
+
 def test_every_signal_of_the_bench_is_judged_by_two_rules_and_is_calm(tiny: Bed) -> None:
     """Otherwise `ingest` would measure something else than it says."""
     profile = tiny.ask("GET", "/v1/mechanisms/bench")
@@ -122,8 +191,7 @@ def test_the_page_has_machine_versions_date_and_every_line() -> None:
     lines = [
         compare(name, f"case of {name}", "ms", [1.0, 2.0, 3.0], [4.0]) for name in measures.NAMES
     ]
-    at = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-    text = page.markdown(lines, page.Occasion(at, Plan(), 0.5, 2.5, "forewarn bench all"))
+    text = page.markdown(lines, occasion())
     for expected in ("2026-11-23 10:00 UTC", "Python 3.", "fastapi ", "cores", "0.50, 2.50"):
         assert expected in text
     for line in lines:

@@ -122,6 +122,7 @@ async def test_an_indicator_says_its_unit_harm_and_range(client: httpx.AsyncClie
         "sectors": [],
         "minimum": 0,
         "maximum": 520,
+        "published": None,
         "source": "our_design",
     }
 
@@ -168,7 +169,7 @@ async def test_levels_are_published_with_their_sources(client: httpx.AsyncClient
 async def test_levels_of_every_mechanism_are_listed_together(client: httpx.AsyncClient) -> None:
     found = await items(client, "/v1/levels")
     assert {level["mechanism"] for level in found} == {
-        "house-watch",
+        "supply-watch",
         "old-pact",
         "ttc-semiconductors",
     }
@@ -200,11 +201,11 @@ async def test_mechanisms_are_listed_with_whether_they_are_in_force(
     client: httpx.AsyncClient,
 ) -> None:
     found = {mechanism["id"]: mechanism for mechanism in await items(client, "/v1/mechanisms")}
-    assert found["house-watch"]["in_force"] is True
-    assert found["house-watch"]["in_force_note"] is None
+    assert found["supply-watch"]["in_force"] is True
+    assert found["supply-watch"]["in_force_note"] is None
     assert found["old-pact"]["in_force"] is False
     assert found["old-pact"]["in_force_note"].startswith("Old pact ended on ")
-    assert "rules" not in found["house-watch"]
+    assert "rules" not in found["supply-watch"]
 
 
 async def test_an_unknown_mechanism_is_not_found(client: httpx.AsyncClient) -> None:

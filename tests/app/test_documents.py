@@ -16,7 +16,25 @@ from hypothesis import strategies as st
 
 from alerts.catalogue import Catalogue
 from alerts.mechanisms import Level, Profile, SetBy, soundness
-from alerts.rules import Bands, Ending, EventTrigger, MedianOfWindow, PercentChange
+from alerts.rules import (
+    Bands,
+    Baseline,
+    CarryOver,
+    Combine,
+    Detector,
+    EarsMethod,
+    Effect,
+    Ending,
+    EventTrigger,
+    Family,
+    MedianOfWindow,
+    Method,
+    PercentChange,
+    Reset,
+    Share,
+    Statistic,
+    Transform,
+)
 from alerts.signals import Severity
 from app import documents
 from app.documents import DocumentFaulty, LineFault
@@ -24,7 +42,9 @@ from app.documents import DocumentFaulty, LineFault
 ROOT = Path(__file__).parents[2]
 OTHERS = sorted((ROOT / "tests" / "alerts" / "profiles").glob("*.yaml"))
 SHIPPED = documents.shipped_profiles()
-HOUSE_WATCH = (documents.PROFILES_DIR / "house-watch.yaml").read_text("utf-8")
+HOUSE_WATCH = (Path(__file__).with_name("house-watch.yaml")).read_text("utf-8")
+EVERY = Path(__file__).with_name("every-detector.yaml")
+EVERY_DETECTOR = EVERY.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +59,7 @@ def ttc() -> Profile:
 
 @pytest.fixture(scope="module")
 def house_watch() -> Profile:
-    return documents.load_profile(documents.PROFILES_DIR / "house-watch.yaml")
+    return documents.load_profile(Path(__file__).with_name("house-watch.yaml"))
 
 
 # The catalogue
@@ -151,7 +171,7 @@ def test_a_catalogue_that_names_an_unknown_sector_points_at_the_good(tmp_path: P
 
 
 def test_two_profiles_ship() -> None:
-    assert [path.stem for path in SHIPPED] == ["house-watch", "ttc-semiconductors"]
+    assert [path.stem for path in SHIPPED] == ["supply-watch", "ttc-semiconductors"]
     assert documents.check_files(SHIPPED) == []
 
 
@@ -172,7 +192,19 @@ def test_four_other_mechanisms_are_tried() -> None:
     ]
 
 
-@pytest.mark.parametrize("path", [*SHIPPED, *OTHERS], ids=lambda path: path.stem)
+def kinds_of(shape: object) -> set[str]:
+    """The kinds that a union of dataclasses is told apart by."""
+    shapes = {inner for inner in typing.get_args(shape) if isinstance(inner, type)}
+    return {typing.get_args(typing.get_type_hints(inner)["kind"])[0] for inner in shapes}
+
+
+def test_every_detector_and_every_baseline_is_tried() -> None:
+    tried = set(re.findall(r"kind: ([a-z_]+)", EVERY_DETECTOR))
+    assert tried == kinds_of(Detector) | kinds_of(Baseline)
+    assert documents.check_files([EVERY]) == []
+
+
+@pytest.mark.parametrize("path", [*SHIPPED, *OTHERS, EVERY], ids=lambda path: path.stem)
 def test_a_profile_survives_the_way_through_the_database_and_the_api(path: Path) -> None:
     document = documents.read_profile(path)
     kept = json.loads(json.dumps(document.content))
@@ -258,7 +290,7 @@ def test_the_house_watches_chokepoints_against_twelve_weeks_before_the_last_two(
 
 
 def test_comments_and_layout_do_not_change_a_document_but_numbers_do() -> None:
-    before = documents.read_profile(documents.PROFILES_DIR / "house-watch.yaml").sha256
+    before = documents.read_profile(Path(__file__).with_name("house-watch.yaml")).sha256
     text = "# Watched.\n" + HOUSE_WATCH.replace("title: House watch", 'title:   "House watch"')
     profile = documents.load_profile(text)
     assert profile.title == "House watch"
@@ -395,9 +427,15 @@ SEVERE = "{ severity: severe, raise_at: 3, clear_at: 2.5 }"
 def test_a_fault_is_told_with_its_line_and_column_in_a_sentence(
     was: str, becomes: str, pointer: str, sentence: str, tmp_path: Path
 ) -> None:
-    assert was in HOUSE_WATCH
-    text = HOUSE_WATCH.replace(was, becomes, 1)
-    before, _, after = text.partition("^")
+    told_at_the_mark(HOUSE_WATCH, was, becomes, pointer, sentence, tmp_path)
+
+
+def told_at_the_mark(
+    document: str, was: str, becomes: str, pointer: str, sentence: str, tmp_path: Path
+) -> None:
+    """Writes ``becomes`` for ``was``: the fault must be told where the ^ stands in it."""
+    assert was in document
+    before, _, after = document.replace(was, becomes, 1).partition("^")
     found = {fault.pointer: fault for fault in faults_of(before + after, tmp_path)}
     assert pointer in found, list(map(str, found.values()))
     fault = found[pointer]
@@ -405,6 +443,115 @@ def test_a_fault_is_told_with_its_line_and_column_in_a_sentence(
     line = before.count("\n") + 1
     column = len(before) - before.rfind("\n")
     assert (fault.line, fault.column) == (line, column)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "pointer", "sentence"),
+    [
+        # read against the shape
+        ("{ EU: 1, aurora: 0.5 }", "{ EU: ^much, aurora: 0.5 }", "/rules/0/trust/weights/EU",
+         "'EU' must be a number, not the text 'much'."),
+        ("{ EU: 1, aurora: 0.5 }", "^[EU]", "/rules/0/trust/weights",
+         "'weights' must be a mapping, not a list."),
+        ("method: C2", "method: ^C4", "/rules/7/detector/method", "'method' cannot be 'C4'."),
+        ("changes: [1, 3]", "changes: [1, ^3.5]", "/rules/11/detector/changes/1",
+         "Number 2 of 'changes' must be a whole number, not 3.5."),
+        ("effective_from: 2024-01-01", "effective_from: ^soon", "/rules/0/effective_from",
+         "'effective_from' must be a date such as 2027-04-05, not the text 'soon'."),
+        ("baseline: { kind: target, mean: 0, spread: 1 }", "baseline: { kind: ^same_period }",
+         "/rules/6/detector/baseline/kind", "'kind' cannot be 'same_period'."),
+        ("kind: combination", "kind: ^combinaton", "/rules/15/detector/kind",
+         "'kind' cannot be 'combinaton'. Did you mean combination?"),
+        # units
+        ("indicators: [lead_time]", "indicators: ^[lead_time, inventory_days]", "/rules/0/indicators",
+         "'raise_at' stands in the indicator's unit, but lead_time in weeks and inventory_days in days"),
+        ("indicators: [import_share]", "indicators: [^price]", "/rules/12/indicators/0",
+         "Price is measured in USD/kg, and shares are fractions."),
+        ("raise_at: 0.4001, clear_at: 0.35", "raise_at: ^40, clear_at: 35",
+         "/rules/12/detector/bands/0/raise_at",
+         "Minor can never be reached: a share of the whole ends at 1."),
+        ("direction: up, at: 0.1 }", "direction: up, at: ^10 }", "/rules/13/detector/gates/0/at",
+         "Import share can never be passed: import_share, in fraction, ends at 1."),
+        ("indicators: [report_count]", "indicators: [report_count, ^gscpi]",
+         "/rules/7/indicators/1", "No sector of the rule has the indicator gscpi."),
+        # windows shorter than their minimum
+        ("min_observations: 60, guard: 14", "min_observations: ^91, guard: 14",
+         "/rules/5/detector/baseline/min_observations",
+         "It needs 91 observations and looks at 90."),
+        ("min_observations: 60, guard: 14", "min_observations: 60, guard: ^90",
+         "/rules/5/detector/baseline/guard", "A guard has from 0 to fewer observations than the 90"),
+        ("min_years: 2", "min_years: ^4", "/rules/4/detector/baseline/min_years",
+         "It needs 4 years and looks at 3."),
+        ("min_memory: 24", "min_memory: ^121", "/rules/11/detector/min_memory",
+         "It needs 121 values of a memory of 120."),
+        ("most: 6", "most: ^2", "/rules/11/detector/most",
+         "A threshold cannot be at least 2.5 and at most 2."),
+        ("need: 3", "need: ^5", "/rules/11/detector/need", "5 views must agree, and there are 4."),
+        ("times: 2", "times: ^4", "/rules/12/detector/times",
+         "It cannot be beyond 4 times in 3 periods."),
+        ("days: 90,", "days: ^1e300,", "/rules/1/detector/baseline/days",
+         "At most 36525 days, a century, are looked at."),
+        # fractions and spreads
+        ("weight: 0.3", "weight: ^30", "/rules/5/detector/weight", "The newest observation weighs"),
+        ("quantile: 0.98", "quantile: ^98", "/rules/11/detector/quantile", "A quantile is a fraction"),
+        ("coverage: 0.6", "coverage: ^60", "/rules/14/detector/coverage", "Coverage is a fraction"),
+        ("mean: 0, spread: 1", "mean: 0, spread: ^0", "/rules/6/detector/baseline/spread",
+         "A spread is above 0."),
+        ("{ kind: target, mean: 0, spread: 1 }", "^{ kind: target, mean: 0 }",
+         "/rules/6/detector/baseline", "It is compared in spreads, so the target needs its 'spread'."),
+        ("exposure: 0.6", "exposure: ^60", "/rules/10/detector/sites/0/exposure",
+         "Exposure is a fraction between 0 and 1."),
+        ("place: NLRTM,", "place: ^TW,", "/rules/10/detector/sites/1/place", "'TW' is there twice."),
+        # bands
+        ("raise_at: 4, clear_at: 1", "raise_at: ^13, clear_at: 1", "/rules/9/detector/bands/0/raise_at",
+         "Minor can never be reached: the number of moves looked back on ends at 12."),
+        ("severe, raise_at: 2, clear_at: 1", "severe, raise_at: ^3, clear_at: 1",
+         "/rules/15/detector/bands/0/raise_at",
+         "Severe can never be reached: the number of families ends at 2."),
+        ("raise_at: -3.5, clear_at: -2", "raise_at: -3.5, clear_at: ^-4",
+         "/rules/4/detector/bands/0/clear_at", "Minor must clear above -3.5"),
+        # what it may do, with whom
+        ("effect: follow_up", "effect: ^early_warning", "/rules/14/effect",
+         "An index is shown and never raises an alert alone."),
+        ("indicators: [lead_time, export_volume]", "indicators: [export_volume, ^inventory_days]",
+         "/rules/14/indicators/1", "None of its members reads inventory_days."),
+        ("[price-level, volume-month]", "[price-level, ^volume-mont]", "/rules/15/detector/rules/1",
+         "There is no rule 'volume-mont' in this profile."),
+        ("rules: [price-level, volume-month]", "rules: [^dearer-and-less, volume-month]",
+         "/rules/15/detector/rules/0", "A combination cannot count itself."),
+        ("rules: [price-level, volume-month]", "rules: [price-level, volume-month, ^price-step]",
+         "/rules/15/detector/rules/2", "Price-step is a shadow and may move nothing"),
+        ("    effect: component\n    source: our_design\n\n  - id: price-step",
+         "    effect: component\n    source: our_design\n\n  - id: price-step\n    effect: ^component",
+         "/rules/3/effect", "No combination counts price-step, so it would do nothing."),
+        ("direction: down\n      method: robust", "direction: ^up\n      method: robust",
+         "/rules/4/detector/direction", "Export_volume does harm when it goes down"),
+        ("least_reliability: B2", "least_reliability: ^2B", "/rules/0/trust/least_reliability",
+         "'2B' is no grade"),
+        ("parties: 2\n      least", "parties: ^0\n      least", "/rules/0/trust/parties",
+         "At least one party"),
+        ("aurora: 0.5", "aurora: ^0", "/rules/0/trust/weights/aurora", "A weight is above 0."),
+        ("effective_from: 2024-01-01", "effective_from: ^2018-12-31", "/rules/0/effective_from",
+         "2018-12-31 lies outside the validity of the profile, 2019-01-01 to 2099-12-31."),
+        # the profile around them
+        ("indicator: lead_time\n    at:", "indicator: ^led_time\n    at:",
+         "/series_breaks/0/indicator", "There is no indicator 'led_time' in the catalogue."),
+        ("open_alerts: 20", "open_alerts: ^0", "/overflow/open_alerts", "At least one alert"),
+        ("{ open_alerts: 20, source: our_design }", "{ open_alerts: ^20 }", "/overflow/open_alerts",
+         "'open_alerts' is a number without a source"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_is_refused_with_the_line_and_the_reason(
+    was: str, becomes: str, pointer: str, sentence: str, tmp_path: Path
+) -> None:
+    told_at_the_mark(EVERY_DETECTOR, was, becomes, pointer, sentence, tmp_path)
+
+
+def test_integers_beyond_all_numbers_are_refused() -> None:
+    content: Any = documents.plain(documents.load_profile(EVERY))
+    content["rules"][0]["detector"]["bands"][0]["raise_at"] = 10**400
+    with pytest.raises(DocumentFaulty, match="'raise_at' must be a number"):
+        documents.profile_from_document(content)
 
 
 def test_only_the_branch_meant_is_spoken_of(tmp_path: Path) -> None:
@@ -529,9 +676,12 @@ trees = st.recursive(
 )
 
 
-@given(st.data())
-def test_any_value_in_any_place_is_read_or_refused_and_never_a_crash(data: st.DataObject) -> None:
-    document: Any = documents.marks.read(HOUSE_WATCH.encode()).content
+@pytest.mark.parametrize("text", [HOUSE_WATCH, EVERY_DETECTOR], ids=["house-watch", "every"])
+@given(data=st.data())
+def test_any_value_in_any_place_is_read_or_refused_and_never_a_crash(
+    text: str, data: st.DataObject
+) -> None:
+    document: Any = documents.marks.read(text.encode()).content
     spot: Any = document
     while True:
         steps = list(spot) if isinstance(spot, dict) else list(range(len(spot)))
@@ -579,7 +729,12 @@ def test_every_field_of_the_format_is_described(shape: type, page: str) -> None:
 def test_every_word_of_the_format_is_described() -> None:
     text = (ROOT / "docs" / "profiles.md").read_text("utf-8")
     words = {member.value for member in SetBy} | {member.name for member in Level}
-    words |= {s.name for s in Severity if s} | {member.value for member in Ending}
+    words |= {s.name for s in Severity if s}
+    for enumeration in (
+        *(CarryOver, Combine, EarsMethod, Effect, Ending),
+        *(Family, Method, Reset, Share, Statistic, Transform),
+    ):
+        words |= {member.value for member in enumeration}
     for found in dataclasses_of(Profile, set()):
         words |= set(typing.get_args(typing.get_type_hints(found).get("kind")))
     assert {word for word in words if f"`{word}`" not in text} == set()

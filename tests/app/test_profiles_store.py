@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from app.store.profiles import VersionRefused
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = datetime(2026, 4, 1, 12, tzinfo=UTC)
-TEXT = (documents.PROFILES_DIR / "house-watch.yaml").read_text("utf-8")
+TEXT = (Path(__file__).with_name("house-watch.yaml")).read_text("utf-8")
 
 
 def version(number: int, title: str = "House watch") -> ProfileDocument:

@@ -1,11 +1,10 @@
-"""What is wrong with a profile: its own contradictions, and numbers that say not where from."""
+"""What cannot be meant in the terms of an agreement: its parties, levels, clocks and goods."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from alerts.catalogue import Catalogue, Fault, nearest, unknown
 from alerts.mechanisms import (
@@ -18,23 +17,12 @@ from alerts.mechanisms import (
     PartyStatement,
     Profile,
     Recommendation,
+    SeriesBreak,
     SetBy,
     Span,
     Unit,
 )
-from alerts.rules import (
-    Band,
-    Bands,
-    Direction,
-    EventTrigger,
-    MedianOfWindow,
-    PercentChange,
-    Rule,
-)
-from alerts.signals import Severity
-
-OUR_DESIGN = "our_design"
-"""The source of a number that no public text gives."""
+from alerts.mechanisms.soundness.parts import ID, OUR_DESIGN, parts_of
 
 ROUNDING = 0.005
 """Shares and concentrations are published with two digits."""
@@ -42,64 +30,31 @@ ROUNDING = 0.005
 LONGEST_CRISIS_MONTHS = 12
 """Regulation (EU) 2023/1781, Article 23(3), taken as a law of the engine for every mechanism."""
 
-_UNNUMBERED = frozenset({"version"})
-_ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PREFIX = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*")
-_MONTHS = {Unit.months: 1.0, Unit.years: 12.0, Unit.days: 12 / 365, Unit.hours: 12 / 365 / 24}
+_MONTHS = {
+    Unit.years: 12.0,
+    Unit.months: 1.0,
+    Unit.business_days: 12 / 261,
+    Unit.days: 12 / 365,
+    Unit.hours: 12 / 365 / 24,
+    Unit.seconds: 12 / 365 / 86_400,
+}
 
 
-def check(profile: Profile, catalogue: Catalogue) -> tuple[Fault, ...]:
-    """Everything in a profile that cannot be meant; empty when it may be used.
-
-    Pointers are JSON pointers into the document as it is written.
-    """
-    return (
-        *_identity(profile),
-        *_levels(profile),
-        *_spans(profile),
-        *_clocks(profile),
-        *_goods(profile, catalogue),
-        *_rules(profile, catalogue),
-        *_recommendations(profile),
-        *_sources(profile),
-    )
-
-
-def unsourced(document: Mapping[str, object]) -> tuple[Fault, ...]:
-    """Numbers of a document as it is written that do not say where they come from.
-
-    Every mapping that directly holds a number must have a ``source``, or stand in one that has,
-    below the root. ``version`` needs none, and dates are text here.
-    """
-    return tuple(_unsourced(document, "", is_sourced=False, is_root=True))
-
-
-def _unsourced(value: object, pointer: str, *, is_sourced: bool, is_root: bool) -> Iterator[Fault]:
-    if isinstance(value, Mapping):
-        is_sourced = is_sourced or (not is_root and bool(value.get("source")))
-        for key, inner in value.items():
-            if _is_number(inner) and not is_sourced and key not in _UNNUMBERED:
-                detail = (
-                    f"{key!r} is a number without a source: name one of `sources`, or our_design."
-                )
-                yield Fault(f"{pointer}/{key}", detail)
-            yield from _unsourced(inner, f"{pointer}/{key}", is_sourced=is_sourced, is_root=False)
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            if _is_number(inner) and not is_sourced:
-                detail = "A number without a source: name one of `sources`, or our_design."
-                yield Fault(f"{pointer}/{number}", detail)
-            yield from _unsourced(
-                inner, f"{pointer}/{number}", is_sourced=is_sourced, is_root=False
-            )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def term_faults(profile: Profile, catalogue: Catalogue) -> Iterator[Fault]:
+    """Everything but the rules."""
+    yield from _identity(profile)
+    yield from _levels(profile)
+    yield from _spans(profile)
+    yield from _clocks(profile)
+    yield from _goods(profile, catalogue)
+    yield from _breaks(profile, catalogue)
+    yield from _recommendations(profile)
+    yield from _sources(profile)
 
 
 def _identity(profile: Profile) -> Iterator[Fault]:
-    if not _ID.fullmatch(profile.id):
+    if not ID.fullmatch(profile.id):
         yield Fault("/id", f"{profile.id!r} must be lower-case words joined by '-'.")
     if not _PREFIX.fullmatch(profile.reference_prefix):
         detail = f"{profile.reference_prefix!r} must be upper-case words joined by '-'."
@@ -176,11 +131,11 @@ def _missing_level(pointer: str, level: Level) -> Fault:
 
 def _months(span: Span) -> float:
     """How long a span is in months, near enough to compare with a year."""
-    return span.amount * _MONTHS.get(span.unit, 0.0)
+    return span.amount * _MONTHS[span.unit]
 
 
 def _spans(profile: Profile) -> Iterator[Fault]:
-    for pointer, part in _parts(profile, ""):
+    for pointer, part in parts_of(profile):
         if isinstance(part, Span) and part.amount <= 0:
             yield Fault(f"{pointer}/amount", "A length of time must be above zero.")
     if profile.closing.hold_days < 0:
@@ -218,7 +173,7 @@ def _goods(profile: Profile, catalogue: Catalogue) -> Iterator[Fault]:
 def _key_good(
     profile: Profile, catalogue: Catalogue, key_good: KeyGood, pointer: str
 ) -> Iterator[Fault]:
-    yield from _good(profile.sectors, catalogue, key_good.good, f"{pointer}/good")
+    yield from good_faults(profile.sectors, catalogue, key_good.good, f"{pointer}/good")
     for name in ("hhi", "top_share"):
         value = getattr(key_good, name)
         if value is not None and not 0 <= value <= 1:
@@ -240,7 +195,9 @@ def _key_good(
             yield Fault(f"{pointer}/listed_by/{place}", detail, nearest(party, codes))
 
 
-def _good(sectors: Sequence[str], catalogue: Catalogue, code: str, pointer: str) -> Iterator[Fault]:
+def good_faults(
+    sectors: Sequence[str], catalogue: Catalogue, code: str, pointer: str
+) -> Iterator[Fault]:
     good = catalogue.goods.get(code)
     if good is None:
         known = {g for sector in sectors for g in catalogue.goods_of(sector)}
@@ -250,106 +207,44 @@ def _good(sectors: Sequence[str], catalogue: Catalogue, code: str, pointer: str)
         yield Fault(pointer, detail)
 
 
-def _rules(profile: Profile, catalogue: Catalogue) -> Iterator[Fault]:
-    for number, rule in enumerate(profile.rules):
-        pointer = f"/rules/{number}"
-        yield from _rule_asks(profile, catalogue, rule, pointer)
-        yield from _rule_counts(rule, pointer)
-        match rule.detector:
-            case Bands() | PercentChange():
-                yield from _detector(rule.detector, f"{pointer}/detector")
-            case EventTrigger():
-                yield from _event_trigger(rule.detector, f"{pointer}/detector")
+def place_faults(catalogue: Catalogue, code: str, pointer: str) -> Iterator[Fault]:
+    """The fault of a place that is not known."""
+    if not catalogue.is_place(code):
+        yield unknown(pointer, "place", code, catalogue.places)
 
 
-def _rule_asks(profile: Profile, catalogue: Catalogue, rule: Rule, pointer: str) -> Iterator[Fault]:
-    for number, sector in enumerate(rule.sectors):
-        if sector not in profile.sectors:
-            detail = f"{sector!r} is not a sector of this mechanism."
-            yield Fault(f"{pointer}/sectors/{number}", detail, nearest(sector, profile.sectors))
-    kind = "event" if rule.is_event else "indicator"
-    known: Mapping[str, object] = catalogue.events if rule.is_event else catalogue.indicators
-    of_sector = catalogue.events_of if rule.is_event else catalogue.indicators_of
-    for number, code in enumerate(rule.indicators):
-        place = f"{pointer}/indicators/{number}"
-        if code not in known:
-            yield unknown(place, kind, code, known)
-        elif not any(code in of_sector(sector) for sector in rule.sectors):
-            yield Fault(place, f"No sector of the rule has the {kind} {code}.")
-    for name in ("sectors", "indicators"):
-        if not getattr(rule, name):
-            yield Fault(f"{pointer}/{name}", f"A rule names at least one of its {name}.")
-    for number, code in enumerate(rule.goods):
-        yield from _good(rule.sectors, catalogue, code, f"{pointer}/goods/{number}")
-    for number, code in enumerate(rule.places):
-        if not catalogue.is_place(code):
-            yield unknown(f"{pointer}/places/{number}", "place", code, catalogue.places)
+def _breaks(profile: Profile, catalogue: Catalogue) -> Iterator[Fault]:
+    seen: set[object] = set()
+    for number, broken in enumerate(profile.series_breaks):
+        pointer = f"/series_breaks/{number}"
+        yield from _break(profile, catalogue, broken, pointer)
+        what = (broken.sector, broken.indicator, broken.good, broken.place, broken.at)
+        if what in seen:
+            yield Fault(pointer, "This break is there twice.")
+        seen.add(what)
+    if profile.overflow is not None and profile.overflow.open_alerts < 1:
+        detail = "At least one alert may be open before others are folded into a summary."
+        yield Fault("/overflow/open_alerts", detail)
 
 
-def _rule_counts(rule: Rule, pointer: str) -> Iterator[Fault]:
-    if not _ID.fullmatch(rule.id):
-        yield Fault(f"{pointer}/id", f"{rule.id!r} must be lower-case words joined by '-'.")
-    for name in ("version", "raise_after", "clear_after"):
-        if getattr(rule, name) < 1:
-            yield Fault(f"{pointer}/{name}", f"{name} counts from 1.")
-    freshness = rule.freshness
-    if freshness is not None and not (
-        0 < freshness.stale_after_days < freshness.no_data_after_days
-    ):
-        detail = "A finding must first become stale, then be without data, both after some days."
-        yield Fault(f"{pointer}/freshness", detail)
-
-
-def _detector(detector: Bands | PercentChange, pointer: str) -> Iterator[Fault]:
-    yield from _bands(detector.direction, detector.bands, f"{pointer}/bands")
-    if not isinstance(detector, PercentChange):
-        return
-    if detector.mean_of < 1:
-        yield Fault(f"{pointer}/mean_of", "At least one observation is averaged.")
-    baseline = detector.baseline
-    if isinstance(baseline, MedianOfWindow):
-        if baseline.days <= 0 or baseline.guard_days < 0:
-            detail = "A window has more than 0 days, and a guard no fewer than 0."
-            yield Fault(f"{pointer}/baseline", detail)
-        if baseline.min_observations < 1:
-            detail = "A median needs at least one observation."
-            yield Fault(f"{pointer}/baseline/min_observations", detail)
-
-
-def _bands(direction: Direction, bands: Sequence[Band], pointer: str) -> Iterator[Fault]:
-    if not bands:
-        yield Fault(pointer, "At least one band is needed.")
-    sign = direction.sign
-    side = "below" if direction is Direction.up else "above"
-    for number, band in enumerate(bands):
-        if band.severity is Severity.none:
-            yield Fault(f"{pointer}/{number}/severity", "A band raises a severity; none is none.")
-        if sign * band.clear_at >= sign * band.raise_at:
-            detail = (
-                f"{band.severity.name} must clear {side} {band.raise_at:g}, where it is raised; "
-                f"{band.clear_at:g} is not {side} it."
-            )
-            yield Fault(f"{pointer}/{number}/clear_at", detail)
-        if number == 0:
-            continue
-        before = bands[number - 1]
-        if band.severity <= before.severity:
-            detail = f"{band.severity.name} must come before {before.severity.name}."
-            yield Fault(f"{pointer}/{number}/severity", detail)
-        for name in ("raise_at", "clear_at"):
-            if sign * getattr(band, name) <= sign * getattr(before, name):
-                detail = (
-                    f"{name} of {band.severity.name} must lie further {direction.value} than that "
-                    f"of {before.severity.name}, {getattr(before, name):g}."
-                )
-                yield Fault(f"{pointer}/{number}/{name}", detail)
-
-
-def _event_trigger(trigger: EventTrigger, pointer: str) -> Iterator[Fault]:
-    if trigger.corroboration.parties < 1:
-        yield Fault(f"{pointer}/corroboration/parties", "At least one party must say it.")
-    if trigger.corroboration.within_days <= 0:
-        yield Fault(f"{pointer}/corroboration/within_days", "Reports need some days to meet in.")
+def _break(
+    profile: Profile, catalogue: Catalogue, broken: SeriesBreak, pointer: str
+) -> Iterator[Fault]:
+    if broken.sector not in profile.sectors:
+        detail = f"{broken.sector!r} is not a sector of this mechanism."
+        yield Fault(f"{pointer}/sector", detail, nearest(broken.sector, profile.sectors))
+    if broken.indicator not in catalogue.indicators:
+        known = catalogue.indicators
+        yield unknown(f"{pointer}/indicator", "indicator", broken.indicator, known)
+    elif broken.indicator not in catalogue.indicators_of(broken.sector):
+        detail = f"{broken.sector} does not have the indicator {broken.indicator}."
+        yield Fault(f"{pointer}/indicator", detail)
+    if broken.good:
+        yield from good_faults([broken.sector], catalogue, broken.good, f"{pointer}/good")
+    if broken.place:
+        yield from place_faults(catalogue, broken.place, f"{pointer}/place")
+    if not broken.reason.strip():
+        yield Fault(f"{pointer}/reason", "Say what changed; it is shown beside the series.")
 
 
 def _recommendations(profile: Profile) -> Iterator[Fault]:
@@ -386,25 +281,10 @@ def _condition(profile: Profile, condition: Recommendation, pointer: str) -> Ite
 
 def _sources(profile: Profile) -> Iterator[Fault]:
     """Sources that are named and not listed."""
-    for pointer, part in _parts(profile, ""):
+    for pointer, part in parts_of(profile):
         for name in ("source", "validity_source"):
             for key in getattr(part, name, ()):
                 if key != OUR_DESIGN and key not in profile.sources:
                     detail = f"There is no source {key!r} in 'sources'."
                     allowed = nearest(key, [*profile.sources, OUR_DESIGN])
                     yield Fault(f"{pointer}/{name}", detail, allowed)
-
-
-def _parts(value: object, pointer: str) -> Iterator[tuple[str, object]]:
-    """A dataclass and every dataclass within it, with pointers."""
-    if dataclasses.is_dataclass(value):
-        yield pointer, value
-        inner: Iterable[tuple[object, object]] = (
-            (f.name, getattr(value, f.name)) for f in dataclasses.fields(value)
-        )
-    elif isinstance(value, tuple):
-        inner = enumerate(value)
-    else:
-        return
-    for name, part in inner:
-        yield from _parts(part, f"{pointer}/{name}")

@@ -1,0 +1,318 @@
+"""Load, judge, write down: the verb between the engine and the store, live and by sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from alerts import hindsight, judgement, overflow
+from alerts.findings import Finding
+from alerts.hindsight import Horizon
+from alerts.lifecycle import Alert
+from alerts.mechanisms import Scope
+from alerts.rules import Effect
+from alerts.signals import Sample, SeriesId, SeriesKey
+from alerts.tracks import Correction, Docket, FindingKey, Judgement, Track
+from app import store, telemetry
+from app.database import Connection, Database
+from app.evaluate import loading, writing
+from app.evaluate.loading import Movement, OnFile
+from app.evaluate.writing import Evaluation
+from app.policy import Policy
+from app.recall import Recall, Remembered
+
+
+class ScopesNeeded(Exception):
+    """An alert moved between looking and locking; begin again with these scopes' lanes locked."""
+
+    def __init__(self, scopes: Collection[Scope]) -> None:
+        super().__init__("an alert moved while it was being judged")
+        self.scopes = frozenset(scopes)
+
+
+async def evaluate_series(
+    connection: Connection,
+    policy: Policy,
+    movements: Sequence[Movement],
+    now: datetime,
+    recall: Recall,
+    locked: Collection[Scope] = (),
+) -> Evaluation:
+    """Judges what moved and writes down findings, alerts, transitions and what is owed.
+
+    The lanes of the series must be locked and the signals stored. Lanes of scopes are locked
+    here, after looking; ``locked`` names those that already are. Does not commit.
+
+    Raises:
+        ScopesNeeded: another transaction moved an alert in between; roll back and call again.
+    """
+    policy = policy.as_it_stands()
+    asked = [m for m in movements if policy.questions(m.key) or policy.joint(m.key)]
+    if not asked:
+        return Evaluation()
+    together = {m.series: policy.joint(m.key) for m in asked}
+    joint = {
+        series: {p.scope_of(subject) for p, _, subject in found}
+        for series, found in together.items()
+        if found
+    }
+    about_joint = {scope for found in joint.values() for scope in found}
+    scopes = about_joint | {p.scope_of(m.key) for m in asked for p, _ in policy.questions(m.key)}
+    if about_joint - set(locked):
+        if locked:
+            raise ScopesNeeded(scopes)
+        # Joint rules read what others may be writing: one transaction at a time for each scope.
+        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in about_joint])
+        locked = about_joint
+    kept = await store.findings.of_series(connection, [m.series for m in asked])
+    on_file, ended = await loading.standing(connection, scopes)
+    dockets = await loading.dockets(connection, policy, on_file, now)
+    tracks = await loading.tracks(connection, policy, recall, asked, kept, dockets, now)
+    again = hindsight.late(tracks, {}, ended, joint)
+    ahead = [t for t in tracks if not t.corrections]
+    beside = await loading.joint_tracks(connection, policy, ahead, dockets, now) if joint else []
+    outcome = judgement.judge([*ahead, *beside], dockets, policy.catalogue, now)
+    looked_at = outcome.touched | about_joint
+    if looked_at:
+        horizons = await _horizons(connection, policy, looked_at, asked)
+        again |= hindsight.late(ahead, horizons, {}, joint)
+    if again:
+        outcome = outcome.without(again)
+        changed = {t.series: t.corrections for t in tracks if t.begins_at is not None}
+        for scope in sorted(again):
+            horizon = (await _horizons(connection, policy, [scope], asked)).get(scope)
+            until = horizon[0] if horizon else None
+            outcome.add(await _judge_again(connection, policy, scope, changed, on_file, now, until))
+    unlocked = outcome.touched - set(locked)
+    if unlocked:
+        if locked:
+            raise ScopesNeeded(scopes)
+        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in unlocked])
+        seen = await loading.on_file(connection, unlocked)
+        if any(seen.get(s) != on_file.get(s) for s in unlocked):
+            raise ScopesNeeded(scopes)
+    late = {t.series for t in ahead for p, _ in t.questions if p.scope_of(t.key) in again}
+    _remember(policy, recall, asked, [t for t in ahead if t.series not in late], dockets)
+    return await writing.write(connection, policy, outcome, on_file, now)
+
+
+async def _horizons(
+    connection: Connection,
+    policy: Policy,
+    scopes: Collection[Scope],
+    asked: Sequence[Movement],
+) -> dict[Scope, Horizon]:
+    """For each of the scopes, the newest observation its series had before this transaction."""
+    before = {m.series: m.state.last_observed_at for m in asked}
+    found: dict[Scope, Horizon] = {}
+    for scope, members in (await loading.members(connection, policy, scopes)).items():
+        known = [
+            (at, m.key)
+            for m in members
+            if (at := before.get(m.series, m.last_observed_at)) is not None
+        ]
+        if known:
+            found[scope] = max(known)
+    return found
+
+
+async def _judge_again(
+    connection: Connection,
+    policy: Policy,
+    scope: Scope,
+    changed: Mapping[SeriesId, Sequence[Correction]],
+    on_file: Mapping[Scope, OnFile],
+    now: datetime,
+    until: datetime | None,
+) -> Judgement:
+    """Judges a scope whose past has changed from its beginning: all its series are read whole."""
+    members = (await loading.members(connection, policy, [scope])).get(scope, [])
+    ids = [m.series for m in members]
+    kept = loading.by_series(await store.findings.of_series(connection, ids))
+    events = {m.series for m in members if policy.is_event(m.key)}
+    reports = await store.signals.reports(connection, events) if events else {}
+    measured = [(s, store.signals.BEGINNING) for s in ids if s not in events]
+    histories = await store.signals.windows(connection, measured) if measured else {}
+    tracks = [
+        Track(
+            m.series,
+            m.key,
+            policy.unit_of(m.key),
+            policy.questions(m.key),
+            fresh=histories.get(m.series, []),
+            reports=reports.get(m.series, []),
+            findings=loading.told(policy, kept.get(m.series, ())),
+            breaks=policy.breaks(m.key),
+            shelved=policy.shelved(m.series, now),
+        )
+        for m in members
+    ]
+    await loading.load_voices(connection, policy, tracks)
+    about = [q for m in members for q in policy.joint(m.key) if q[0].scope_of(q[2]) == scope]
+    tracks += await loading.subject_tracks(connection, policy, about, now)
+    here = {s: changed[s] for s in ids if s in changed}
+    # Loaded anew: judging ahead has moved what was loaded before.
+    filed = {scope: on_file[scope]} if scope in on_file else {}
+    docket = (await loading.dockets(connection, policy, filed, now)).get(scope, Docket())
+    profile = policy.profiles[scope.mechanism]
+    return hindsight.judge_again(profile, scope, tracks, here, docket, policy.catalogue, now, until)
+
+
+def _remember(
+    policy: Policy,
+    recall: Recall,
+    asked: Sequence[Movement],
+    ahead: Sequence[Track],
+    dockets: Mapping[Scope, Docket],
+) -> None:
+    """Keeps windows and detectors' memories of what was judged ahead for the next transaction."""
+    versions = {m.series: m.state.version + 1 for m in asked}
+    for track in ahead:
+        reach = policy.reach(track.key)
+        if not track.fresh or not loading.looks_back(reach):
+            continue
+        samples = [*track.known, *track.fresh]
+        begin = loading.needed(samples, loading.anchor_of(track, dockets), reach)
+        recall.put(
+            track.series,
+            Remembered(
+                versions[track.series], policy.edition, samples[max(0, begin) :], track.views
+            ),
+        )
+
+
+async def sweep(database: Database, policy: Policy, now: datetime) -> Evaluation:
+    """Judges what is due by time alone: feeds gone quiet, announced measures, lasting warnings,
+    shelves that have ended, and what is beyond the limit of open alerts.
+    """
+    policy = policy.as_it_stands()
+    await _sweep_silence(database, policy, now)
+    evaluation = await _sweep_alerts(database, policy, now)
+    await _sweep_overflow(database, policy, now)
+    return evaluation
+
+
+async def _sweep_overflow(database: Database, policy: Policy, now: datetime) -> None:
+    """Tells, in one summary a mechanism and sector, of the alerts beyond the limit."""
+    async with database.begin() as connection:
+        seen = await store.alerts.all_open(connection)
+        folded: dict[Scope, list[Alert]] = {s: [] for s in seen if overflow.is_summary(s)}
+        for scope, kept in seen.items():
+            if kept.alert.is_folded:
+                folded.setdefault(overflow.summary_scope(scope), []).append(kept.alert)
+        if not folded:
+            return
+        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in folded])
+        on_file = await loading.on_file(connection, list(folded))
+        outcome = Judgement()
+        for scope, alerts in sorted(folded.items()):
+            profile = policy.profiles.get(scope.mechanism)
+            told = on_file[scope].alert if scope in on_file else None
+            if profile is not None:
+                published = overflow.summarise(profile, scope, told, alerts, policy.catalogue, now)
+                outcome.published += [published] if published else []
+        await writing.write(connection, policy, outcome, on_file, now)
+
+
+async def _sweep_alerts(database: Database, policy: Policy, now: datetime) -> Evaluation:
+    async with database.begin() as connection:
+        seen = [s for s in await store.alerts.all_open(connection) if not overflow.is_summary(s)]
+        unheard = await _unheard(connection, policy, now)
+        scopes = set(seen) | {p.scope_of(t.key) for t in unheard for p, _ in t.questions}
+        if not scopes:
+            return Evaluation()
+        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in scopes])
+        # Read again, now that nobody else may write them.
+        unheard = await _unheard(connection, policy, now)
+        on_file = await loading.on_file(connection, list(scopes))
+        dockets = await loading.dockets(connection, policy, on_file, now)
+        outcome = judgement.judge_time(
+            dockets, policy.profiles.values(), policy.catalogue, now, unheard
+        )
+        return await writing.write(connection, policy, outcome, on_file, now)
+
+
+async def _unheard(connection: Connection, policy: Policy, now: datetime) -> list[Track]:
+    """The series with findings that fire, feed no alert, and now may: their shelf has ended, or
+    their mechanism is in force again.
+    """
+    kept = loading.by_series(await store.findings.unheard(connection))
+    keys = await store.series.keys_of(connection, list(kept)) if kept else {}
+    tracks: list[Track] = []
+    for series, found in kept.items():
+        rules = {(p.id, r.id): (p, r) for p, r in policy.questions(keys[series])}
+        asked = [
+            rules[k.key[1:]]
+            for k in found
+            if k.key[1:] in rules and k.key[1:] not in policy.shelved(series, now)
+        ]
+        may = [
+            (p, r)
+            for p, r in asked
+            if not r.shadow and r.effect is Effect.early_warning and p.in_force(now.date())
+        ]
+        if may:
+            tracks.append(
+                Track(
+                    series,
+                    keys[series],
+                    policy.unit_of(keys[series]),
+                    may,
+                    findings=loading.told(policy, found),
+                )
+            )
+    events = {t.series for t in tracks if policy.is_event(t.key)}
+    reports = await store.signals.reports(connection, events) if events else {}
+    for track in tracks:
+        track.reports = reports.get(track.series, [])
+    return tracks
+
+
+async def _sweep_silence(database: Database, policy: Policy, now: datetime) -> None:
+    limits = [
+        r.freshness.stale_after_days
+        for p in policy.profiles.values()
+        for r in p.rules
+        if r.freshness is not None
+    ]
+    if not limits:
+        return
+    async with database.begin() as connection:
+        silent = await store.series.silent_since(connection, now - timedelta(days=min(limits)))
+        silent = [entry for entry in silent if policy.questions(entry[1])]
+        # Most have been silent for long: look first, and lock only where something changes.
+        changed, _ = await _fall_silent(connection, policy, silent, now)
+        due = {series for series, *_ in changed}
+        if not due:
+            return
+        await store.series.lock(connection, [store.series.lane_of_series(s) for s in due])
+        states = await store.series.states(connection, sorted(due))
+        still = [e for e in silent if e[0] in due and states[e[0]].last_valued_at == e[2].at]
+        changed, feeds = await _fall_silent(connection, policy, still, now)
+        if changed:
+            await writing.keep_findings(connection, policy, changed, feeds)
+            telemetry.line("findings.fell_silent", findings=len(changed))
+
+
+async def _fall_silent(
+    connection: Connection,
+    policy: Policy,
+    silent: Sequence[tuple[SeriesId, SeriesKey, Sample]],
+    now: datetime,
+) -> tuple[dict[FindingKey, Finding], dict[FindingKey, int]]:
+    """The findings that the silence of these series changes, and the alerts that findings feed."""
+    kept = await store.findings.of_series(connection, [s for s, *_ in silent])
+    by_series = loading.by_series(kept)
+    tracks = [
+        Track(
+            series,
+            key,
+            policy.unit_of(key),
+            policy.questions(key),
+            known=[last],
+            findings={k.key[1:]: k.finding for k in by_series.get(series, ())},
+        )
+        for series, key, last in silent
+    ]
+    feeds = {k.key: k.alert_id for k in kept if k.alert_id is not None}
+    return judgement.judge_silence(tracks, now), feeds

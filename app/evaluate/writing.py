@@ -1,0 +1,173 @@
+"""A judgement, written down: alerts numbered, transitions rendered, deliveries owed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from alerts import payloads, routing
+from alerts.findings import Finding
+from alerts.lifecycle import Alert, AlertState, EventType
+from alerts.mechanisms import Scope
+from alerts.overflow import is_summary
+from alerts.signals import SeriesId
+from alerts.tracks import FindingKey, Judgement
+from app import store, telemetry
+from app.database import Connection
+from app.evaluate.loading import OnFile
+from app.policy import Policy
+from app.store.deliveries import Debt
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What came of it: the alerts each series moved, and how many transitions there were."""
+
+    refs: dict[SeriesId, list[str]] = field(default_factory=dict)
+    transitions: int = 0
+
+
+async def write(
+    connection: Connection,
+    policy: Policy,
+    outcome: Judgement,
+    on_file: Mapping[Scope, OnFile],
+    now: datetime,
+) -> Evaluation:
+    """Writes a judgement down: numbers new alerts, renders transitions, owes deliveries."""
+    for mechanism, rule, said in outcome.broken:
+        telemetry.rule_failures.labels(mechanism, rule).inc()
+        telemetry.line("rule.failed", level="error", mechanism=mechanism, rule=rule, said=said)
+    for mechanism in outcome.held_back:
+        telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
+    open_ids = {scope: kept.id for scope, kept in on_file.items()}
+    evaluation = Evaluation(transitions=len(outcome.published))
+    if outcome.published or outcome.restated:
+        open_ids = await _write_alerts(connection, policy, outcome, on_file, evaluation, now)
+    if outcome.ended:
+        await store.alerts.end(connection, outcome.ended)
+    feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
+    await keep_findings(connection, policy, outcome.findings, feeds)
+    return evaluation
+
+
+async def _write_alerts(
+    connection: Connection,
+    policy: Policy,
+    outcome: Judgement,
+    on_file: Mapping[Scope, OnFile],
+    evaluation: Evaluation,
+    now: datetime,
+) -> dict[Scope, int]:
+    """Writes alerts and transitions and owes them; gives the ids of the alerts still open."""
+    opened = [p for p in outcome.published if p.transition.type is EventType.opened]
+    latest: dict[int, Alert] = {}
+    refs = await _take_refs(connection, policy, [p.scope for p in opened], now)
+    alert_ids = await store.alerts.take_ids(connection, "alerts", len(opened)) if opened else []
+    numbered = iter(zip(alert_ids, refs, strict=True))
+    row_ids = await store.alerts.take_ids(connection, "transitions", len(outcome.published))
+    listeners = await store.subscriptions.listening(connection)
+    folded = await _beyond_limit(connection, policy, [p.scope for p in opened])
+    folded |= {scope for scope, kept in on_file.items() if kept.alert.is_folded}
+    standing = {scope: (kept.id, kept.alert.ref) for scope, kept in on_file.items()}
+    before = {kept.id for kept in on_file.values()}
+    debited: list[store.alerts.Debited] = []
+    debts: list[Debt] = []
+    for row_id, published in zip(row_ids, outcome.published, strict=True):
+        transition = published.transition
+        if transition.type is EventType.opened:
+            standing[published.scope] = next(numbered)
+        alert_id, ref = standing[published.scope]
+        alert = replace(published.alert, ref=ref, is_folded=published.scope in folded)
+        latest[alert_id] = alert
+        described = transition.explanation["findings"]
+        data = payloads.render(alert, transition, described)  # type: ignore[arg-type]
+        debited.append(store.alerts.Debited(row_id, alert_id, transition, data, published.fed_by))
+        debts.extend(
+            Debt(to, transition.type.value, row_id, alert_id, None)
+            for to in routing.recipients(listeners, alert, transition.type, transition.level_from)
+            if not alert.is_folded  # The summary tells of it.
+        )
+        for series, _ in published.fed_by:
+            refs_of = evaluation.refs.setdefault(series, [])
+            if ref not in refs_of:
+                refs_of.append(ref)
+        telemetry.transitions.labels(published.scope.mechanism, transition.type.value).inc()
+        telemetry.line(
+            "alert.moved",
+            ref=ref,
+            type=transition.type.value,
+            severity=alert.severity.name,
+            alert_level=alert.level.name,
+            observed_at=transition.at.isoformat(),
+        )
+    for scope, why in outcome.restated.items():  # Of a scope's alerts, the one that is open now.
+        alert_id, _ = standing[scope]
+        alert = latest[alert_id] if alert_id in latest else on_file[scope].alert
+        latest[alert_id] = replace(alert, why=why)
+    written = [store.alerts.Kept(alert_id, alert) for alert_id, alert in latest.items()]
+    await store.alerts.keep(
+        connection,
+        [k for k in written if k.id not in before],
+        [k for k in written if k.id in before],
+    )
+    if debited:
+        await store.alerts.record(connection, debited)
+    if debts:
+        await store.deliveries.owe(connection, debts, now)
+    return {
+        scope: alert_id
+        for scope, (alert_id, _) in standing.items()
+        if alert_id not in latest or latest[alert_id].state is AlertState.open
+    }
+
+
+async def _beyond_limit(
+    connection: Connection, policy: Policy, opening: Sequence[Scope]
+) -> set[Scope]:
+    """The scopes whose new alerts are beyond their mechanism's limit of open ones."""
+    limits = {
+        s.mechanism: limit.open_alerts
+        for s in opening
+        if (limit := policy.profiles[s.mechanism].overflow) is not None
+    }
+    if not limits:
+        return set()
+    told = await store.alerts.count_told(connection, limits)
+    beyond: set[Scope] = set()
+    for scope in opening:
+        if scope.mechanism not in limits or scope.exercise or is_summary(scope):
+            continue
+        if told.get(scope.mechanism, 0) >= limits[scope.mechanism]:
+            beyond.add(scope)
+        told[scope.mechanism] = told.get(scope.mechanism, 0) + 1
+    return beyond
+
+
+async def _take_refs(
+    connection: Connection, policy: Policy, scopes: Sequence[Scope], now: datetime
+) -> list[str]:
+    """References such as TTC-SEMI-2026-0007, one for each scope, in order."""
+    prefixes = [policy.profiles[s.mechanism].reference_prefix for s in scopes]
+    numbers = {
+        prefix: iter(
+            await store.alerts.take_numbers(connection, prefix, now.year, prefixes.count(prefix))
+        )
+        for prefix in sorted(set(prefixes))
+    }
+    return [f"{prefix}-{now.year}-{next(numbers[prefix]):04d}" for prefix in prefixes]
+
+
+async def keep_findings(
+    connection: Connection,
+    policy: Policy,
+    changed: Mapping[FindingKey, Finding],
+    feeds: Mapping[FindingKey, int],
+) -> None:
+    versions = {
+        key: rule.version for key in changed if (rule := policy.rule(key[1], key[2])) is not None
+    }
+    rows = {key: (finding, versions.get(key, 0)) for key, finding in changed.items()}
+    if rows:
+        await store.findings.keep(connection, rows, feeds)

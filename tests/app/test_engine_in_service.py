@@ -1,0 +1,245 @@
+"""What the engine needs beyond one series, loaded and written by the service; on real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from alerts import detectors
+from alerts.findings import State
+from alerts.rules import Measured
+from alerts.signals import PartnerId, Sample, SeriesKey, Severity
+from app import documents, store
+from app.database import Database
+from app.evaluate import sweep
+from app.ingest import Arrival, Intake
+from app.policy import Policy
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+FIRST = datetime(2021, 1, 1, tzinfo=UTC)
+EU, EU_TOO, US = PartnerId(1), PartnerId(2), PartnerId(3)
+LEAD, PRICE = (SeriesKey("semiconductors", i, "chips") for i in ("lead_time", "price_index"))
+SUEZ = SeriesKey("shipping", "chokepoint_transits", "", "suez")
+
+PROFILE = """
+id: trial
+version: 1
+title: Trial
+summary: For tests.
+reference_prefix: TRY
+valid_from: 2019-01-01
+valid_until: 2099-12-31
+validity_source: our_design
+default_tlp: GREEN
+alert_per: [good, place]
+parties: [{ code: EU, title: European Union }, { code: US, title: United States }]
+sectors: [semiconductors, shipping]
+levels:
+  - { level: monitoring, title: Monitoring, meaning: Watched., set_by: engine, source: our_design }
+  - { level: early_warning, title: Early warning, meaning: May occur., set_by: engine, source: our_design }
+closing: { hold_days: 14, fresh_observations: 2, source: our_design }
+rules:
+"""
+
+TRUSTED = """
+  - id: lead
+    title: Lead time
+    version: 1
+    family: availability
+    sectors: [semiconductors]
+    indicators: [lead_time]
+    trust: { combine: highest, parties: 2, source: our_design }
+    detector:
+      kind: bands
+      direction: up
+      bands: [{ severity: severe, raise_at: 20, clear_at: 18 }]
+    source: our_design
+"""
+
+COMBINED = """
+  - id: lead
+    title: Lead time
+    version: 1
+    family: availability
+    sectors: [semiconductors]
+    indicators: [lead_time]
+    effect: component
+    detector: { kind: bands, direction: up, bands: [{ severity: severe, raise_at: 20, clear_at: 18 }] }
+    source: our_design
+  - id: price
+    title: Price
+    version: 1
+    family: price
+    sectors: [semiconductors]
+    indicators: [price_index]
+    effect: component
+    detector: { kind: bands, direction: up, bands: [{ severity: minor, raise_at: 120, clear_at: 110 }] }
+    source: our_design
+  - id: both
+    title: Lead time and price
+    version: 1
+    family: availability
+    sectors: [semiconductors]
+    indicators: [lead_time, price_index]
+    detector:
+      kind: combination
+      direction: up
+      rules: [lead, price]
+      bands: [{ severity: moderate, raise_at: 2, clear_at: 1 }]
+    source: our_design
+"""
+
+AGREEMENT = """
+  - id: traffic
+    title: Ships passing
+    version: 1
+    family: quantity
+    sectors: [shipping]
+    indicators: [chokepoint_transits]
+    clear_after: 3
+    detector:
+      kind: agreement
+      direction: down
+      transform: log
+      mean_of: 3
+      levels:
+        - { observations: 40, guard: 3, min_observations: 20 }
+        - { observations: 14, guard: 3, min_observations: 10 }
+      changes: [3, 7]
+      need: 3
+      quantile: 0.98
+      ratio: 1.5
+      least: 3
+      memory: 60
+      min_memory: 20
+      guard: 7
+      floor: 0.02
+      bands: [{ severity: moderate, raise_at: 1, clear_at: 0.6 }]
+    source: our_design
+"""
+
+Opens = Callable[[str], object]
+
+
+async def use(database: Database, rules: str, *, more: str = "") -> tuple[Policy, Intake]:
+    """A policy of one profile with these rules, its intake, and three partners."""
+    document = documents.read_profile(PROFILE + rules + more)
+    async with database.begin() as connection:
+        await store.profiles.keep(connection, document, NOW)
+        for name, party in (("aurora", "EU"), ("boreas", "EU"), ("dorado", "US")):
+            await store.partners.keep(connection, name, party, NOW)
+    policy = Policy(documents.load_catalogue(), {document.profile.id: document.profile})
+    return policy, Intake(database, policy, lanes=2)
+
+
+async def open_alerts(database: Database) -> dict[str, Severity]:
+    async with database.begin() as connection:
+        found = await store.alerts.all_open(connection)
+    return {f"{s.good}{s.place}": kept.alert.severity for s, kept in found.items()}
+
+
+async def the_finding(database: Database, key: SeriesKey) -> tuple[State, Severity, str]:
+    async with database.begin() as connection:
+        ids = await store.series.ids_of(connection, [key])
+        (kept,) = await store.findings.of_series(connection, list(ids.values()))
+    return kept.finding.state, kept.finding.severity, kept.finding.reason
+
+
+async def test_one_feed_cannot_raise_alone_and_a_second_party_can(database: Database) -> None:
+    _, intake = await use(database, TRUSTED)
+    await intake.accept([Arrival(EU, LEAD, FIRST, 26.0), Arrival(EU_TOO, LEAD, FIRST, 26.0)], NOW)
+    assert await the_finding(database, LEAD) == (
+        State.pending,
+        Severity.none,
+        "2 parties must report it independently; 1 of them does",
+    )
+    told = await intake.accept([Arrival(US, LEAD, FIRST, 26.0)], NOW)
+    assert told.refs == ["TRY-2026-0001"]
+    assert await open_alerts(database) == {"chips": Severity.severe}
+
+
+async def test_one_story_told_by_two_parties_is_one_source(database: Database) -> None:
+    _, intake = await use(database, TRUSTED)
+    detail = json.dumps({"origin": "press", "origin_ref": "the same wire"})
+    both = [Arrival(p, LEAD, FIRST, 26.0, detail=detail) for p in (EU, US)]
+    await intake.accept(both, NOW)
+    assert await open_alerts(database) == {}
+
+
+@pytest.mark.parametrize("lead_first", [True, False])
+async def test_a_combination_reads_series_that_come_in_requests_of_their_own(
+    database: Database, lead_first: bool
+) -> None:
+    _, intake = await use(database, COMBINED)
+    requests = [[Arrival(EU, LEAD, FIRST, 26.0)], [Arrival(EU, PRICE, FIRST, 150.0)]]
+    for request in requests if lead_first else reversed(requests):
+        assert await open_alerts(database) == {}
+        await intake.accept(request, NOW)
+    assert await open_alerts(database) == {"chips": Severity.moderate}
+
+
+async def test_a_combination_lets_go_when_a_part_is_taken_back(database: Database) -> None:
+    _, intake = await use(database, COMBINED)
+    await intake.accept([Arrival(EU, LEAD, FIRST, 26.0), Arrival(EU, PRICE, FIRST, 150.0)], NOW)
+    await intake.accept([Arrival(EU, PRICE, FIRST, None)], NOW)
+    assert await open_alerts(database) == {}
+
+
+def traffic(day: int) -> float:
+    """Seventy ships a day, give or take a few, and half of them from day 150 on."""
+    usual = 70 + 4 * math.sin(day) + 3 * math.cos(day * 1.7)
+    return round(usual if day < 150 else usual / 2, 1)
+
+
+async def test_what_is_remembered_between_requests_changes_nothing(database: Database) -> None:
+    """One request a day on a warm process, a cold one every so often, and all in one by the engine."""
+    policy, intake = await use(database, AGREEMENT)
+    days = [FIRST + timedelta(days=n) for n in range(157)]
+    for n, at in enumerate(days):
+        if n % 40 == 39:
+            intake = Intake(database, policy, lanes=2)  # A process that knows nothing yet.
+        await intake.accept([Arrival(EU, SUEZ, at, traffic(n))], NOW)
+    (rule,) = policy.profiles["trial"].rules
+    assert isinstance(rule.detector, Measured)
+    window = [Sample(at, traffic(n)) for n, at in enumerate(days)]
+    async with database.begin() as connection:
+        ids = await store.series.ids_of(connection, [SUEZ])
+        (kept,) = await store.findings.of_series(connection, list(ids.values()))
+    cold = detectors.read(rule.detector, window, kept.finding.onset)
+    assert kept.finding.onset == days[150]
+    assert kept.finding.measures == cold.measures
+    assert kept.finding.compared == cold.compared
+
+
+async def test_beyond_the_limit_alerts_are_folded_and_told_in_one(database: Database) -> None:
+    rules = TRUSTED.replace("    trust: { combine: highest, parties: 2, source: our_design }\n", "")
+    limit = "overflow: { open_alerts: 2, source: our_design }\n"
+    policy, intake = await use(database, rules, more=limit)
+    goods = ("chips", "mcu", "dram", "nand", "analog")
+    keys = [LEAD._replace(good=good) for good in goods]
+    told = await intake.accept([Arrival(EU, key, FIRST, 26.0) for key in keys], NOW)
+    assert len(told.refs) == 5, "each has a reference, and can be looked at"
+    await sweep(database, policy, NOW)
+    async with database.begin() as connection:
+        found = await store.alerts.all_open(connection)
+        folded = sorted(s.good for s, kept in found.items() if kept.alert.is_folded)
+        (summary,) = [kept.alert for s, kept in found.items() if s.good == "*"]
+    assert len(folded) == 3
+    assert summary.why.startswith("3 more alerts are open than are told one by one: 3 severe.")
+    await intake.accept([Arrival(EU, key, FIRST, 12.0) for key in keys], NOW)
+    await sweep(database, policy, NOW)
+    assert await open_alerts(database) == {}
+    async with database.begin() as connection:
+        types = (
+            await connection.execute(
+                text(
+                    "SELECT type FROM transitions JOIN alerts ON alerts.id = alert_id WHERE good = '*'"
+                )
+            )
+        ).scalars()
+        assert list(types) == ["alert.opened", "alert.resolved"]
