@@ -280,6 +280,9 @@ class Bench:
         """The finding after the newest sample. A rule that raises stops only itself."""
         profile, rule, detector = asked
         at = window[-1].at
+        if rule.young_until is not None and len(window) > rule.young_until:
+            calm = Reading(at, window[-1].value, bands=tuple(b.severity for b in detector.bands))
+            return before if before.is_quiet else findings.advance(rule, before, calm)
         frozen_at = self._onset(track, profile, before, at)
         try:
             views = self._views(track, asked)

@@ -20,20 +20,15 @@ from typing import NamedTuple
 
 from alerts import detectors, hindsight, judgement
 from alerts.catalogue import Catalogue
-from alerts.detectors.joint import joint_questions, panel_reach
-from alerts.detectors.reading import Reach
+from alerts.detectors.joint import joint_questions
 from alerts.findings import QUIET, Finding
 from alerts.hindsight import Horizon
 from alerts.lifecycle import Alert, AlertState, EventType, Evidence
 from alerts.mechanisms import OpenWithoutEasing, Profile, Scope
 from alerts.rules import (
     Combination,
-    Composite,
-    Concentration,
     Effect,
-    Measured,
     Rule,
-    Surge,
 )
 from alerts.signals import Report, Sample, SeriesId, SeriesKey, Severity, Voice
 from alerts.skill import Episode, Watched
@@ -345,7 +340,7 @@ class Replay:
                 finding = asked.findings.get((self.profile.id, rule.id), QUIET)
                 onset = [finding.onset] if finding.onset else []
                 anchor = min([begins_at, *opened, *onset])
-                span, observations = _reach(rule)
+                span, observations = detectors.reach_of(rule)
                 place = bisect_left(known, anchor, key=_instant)
                 since = bisect_left(known, anchor - span, hi=place, key=_instant)
                 first = min(first, since, max(place - observations, 0))
@@ -599,16 +594,6 @@ class _Before(NamedTuple):
     track: Track
     findings: dict[tuple[str, str], Finding]
     dockets: dict[Scope, Docket]
-
-
-def _reach(rule: Rule) -> Reach:
-    """How far a rule looks back on one series."""
-    detector = rule.detector
-    if isinstance(detector, Measured):
-        return detectors.reach(detector)
-    if isinstance(detector, Concentration | Surge | Composite):
-        return panel_reach(detector)
-    return Reach()
 
 
 def _warns(rule: Rule) -> bool:

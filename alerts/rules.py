@@ -651,7 +651,9 @@ class Rule:
     ``raise_after`` and ``clear_after`` count consecutive observations; severity rises at once and
     falls one band after every ``clear_after`` observations past the band's clear. A ``shadow``
     rule judges and records, and moves no alert. From ``effective_from`` on observations are
-    judged by it. ``carry_over`` says what becomes of the findings of the version before.
+    judged by it; with ``young_until`` only while the series has fewer observations before, for a
+    rule that speaks where better ones have too little history. ``carry_over`` says what becomes of
+    the findings of the version before.
     """
 
     id: str
@@ -669,6 +671,7 @@ class Rule:
     effect: Effect = Effect.early_warning
     shadow: bool = False
     effective_from: date | None = None
+    young_until: int | None = None
     carry_over: CarryOver = CarryOver.keep
     trust: Trust | None = None
     source: Provenance = ()

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 from alerts import detectors
 from alerts.catalogue import Catalogue, Event, Indicator
-from alerts.detectors.joint import joint_questions, panel_reach
+from alerts.detectors.joint import joint_questions
 from alerts.detectors.reading import Reach
 from alerts.mechanisms import Profile
-from alerts.rules import Composite, Concentration, Measured, Rule, Surge
+from alerts.rules import Rule
 from alerts.signals import SeriesId, SeriesKey
 from app.store.shelves import Shelf
 
@@ -127,12 +127,9 @@ class Policy:
         """How far back the rules that ask a series look, at most."""
         found = self._reaches.get(key)
         if found is None:
-            asked = [r.detector for _, r in self.questions(key)]
-            asked += [r.detector for _, r, _ in self.joint(key)]
-            reaches = [detectors.reach(d) for d in asked if isinstance(d, Measured)]
-            reaches += [
-                panel_reach(d) for d in asked if isinstance(d, Concentration | Surge | Composite)
-            ]
+            asked = [rule for _, rule in self.questions(key)]
+            asked += [rule for _, rule, _ in self.joint(key)]
+            reaches = [detectors.reach_of(rule) for rule in asked]
             found = Reach(
                 max((r.span for r in reaches), default=timedelta(0)),
                 max((r.observations for r in reaches), default=0),

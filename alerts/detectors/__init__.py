@@ -33,18 +33,23 @@ from alerts.detectors.charts import (
     read_ewma,
     read_z_score,
 )
+from alerts.detectors.joint import panel_reach
 from alerts.detectors.reading import Reach, Reading
 from alerts.rules import (
     Agreement,
     Bands,
+    Composite,
+    Concentration,
     Cusum,
     Ears,
     Ewma,
     Measured,
     PercentChange,
     RateOfChange,
+    Rule,
     Run,
     SiteHazard,
+    Surge,
     ZScore,
 )
 from alerts.signals import Sample
@@ -118,6 +123,16 @@ def reach(detector: Measured) -> Reach:
             return Reach(observations=reach_of_agreement(detector))
         case _ as never:
             assert_never(never)
+
+
+def reach_of(rule: Rule) -> Reach:
+    """How far back a rule looks on one series: its detector, and whether the series is young."""
+    if isinstance(rule.detector, Concentration | Surge | Composite):
+        return panel_reach(rule.detector)
+    if not isinstance(rule.detector, Measured):
+        return Reach()
+    span, observations = reach(rule.detector)
+    return Reach(span, max(observations, rule.young_until or 0))
 
 
 def views_of(detector: Measured) -> Views | None:

@@ -303,3 +303,19 @@ def test_a_finding_of_a_dropped_rule_lets_its_alert_go() -> None:
     told = outcome.published[-1]
     assert told.alert.state is AlertState.resolved
     assert told.transition.reason == "Nothing that it rested on stands any more."
+
+
+# ---- young series ------------------------------------------------------------------------------
+
+
+def test_a_rule_for_young_series_falls_silent_when_the_series_has_grown_up() -> None:
+    young = replace(LEAD_TIME_RULE, young_until=3)
+    profile = mechanism(young)
+    calm, high = [12.0] * 2, [26.0] * 8
+    track = lead_track(profile, daily("2021-03-01", *calm, *high))
+    outcome = judgement.judge([track], {}, CATALOGUE, NOW)
+    opened, *eased = [(p.transition.type.value, p.transition.at) for p in outcome.published]
+    assert opened == ("alert.opened", at("2021-03-03")), "the third observation: it is young"
+    assert {kind for kind, _ in eased} == {"alert.eased"}, "from the fifth on it says nothing"
+    grown = lead_track(profile, daily("2021-03-01", *[12.0] * 5, *high))
+    assert judgement.judge([grown], {}, CATALOGUE, NOW).published == []

@@ -10,7 +10,7 @@ from alerts.mechanisms import Profile
 from alerts.mechanisms.soundness.detectors import detector_faults
 from alerts.mechanisms.soundness.parts import ID
 from alerts.mechanisms.soundness.terms import good_faults, place_faults
-from alerts.rules import Combination, Combine, Effect, Rule, Trust
+from alerts.rules import Combination, Combine, Effect, Measured, Rule, Trust
 
 _GRADE = re.compile(r"[A-F][1-6]")
 
@@ -67,6 +67,11 @@ def _counts(rule: Rule, pointer: str) -> Iterator[Fault]:
     for name in ("version", "raise_after", "clear_after"):
         if getattr(rule, name) < 1:
             yield Fault(f"{pointer}/{name}", f"{name} counts from 1.")
+    if rule.young_until is not None and rule.young_until < 1:
+        yield Fault(f"{pointer}/young_until", "A series has at least one observation.")
+    if rule.young_until is not None and not isinstance(rule.detector, Measured):
+        detail = "Only a rule that reads one series can tell how young it is."
+        yield Fault(f"{pointer}/young_until", detail)
     freshness = rule.freshness
     if freshness is not None and not (
         0 < freshness.stale_after_days < freshness.no_data_after_days
