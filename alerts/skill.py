@@ -202,8 +202,8 @@ DECLARED = (
         date(2020, 1, 23),
         date(2020, 8, 31),
         sectors=("automotive", "vehicles"),
-        indicators=("auto_inventory", "inventory_sales_ratio"),
-        goods=("cars", "vehicles"),
+        indicators=("auto_inventory", "auto_inventories", "inventory_sales_ratio"),
+        goods=("cars", "vehicles", "autos"),
     ),
 )
 """The exemptions that hold unless others are declared. Series of vehicles are known by any of the

@@ -256,8 +256,7 @@ def _counted(records: Iterable[Record]) -> Iterator[tuple[int, int, float, int, 
             else:
                 words.append(word)
                 who = partner
-            if first == NOT_GIVEN or available < first:
-                first = available
+            first = min(first, available)  # One without an instant was known by its usual lag.
             continue
         if words:
             yield at, series, _median(words), first, words

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from alerts.signals import SeriesKey
-from alerts.skill import Kind, Outcome, Pair, Score, Verdict
+from alerts.skill import DECLARED, Kind, Outcome, Pair, Score, Verdict
 from app.backtest import report
 from app.backtest.reading import series_name
 from app.skill import Found, choosing, made_up, methods, recorded
@@ -226,7 +226,7 @@ def markdown(found: Found) -> str:
     final, as_of = found.final.score, found.as_of.score
     profile = found.profile
     exempt = "; ".join(
-        f"the car series from {x.start} to {x.end} ({x.title})" for x in recorded.EXEMPT
+        f"the car series from {x.start} to {x.end} ({x.title})" for x in DECLARED
     )
     said = [
         "# Skill on recorded history",

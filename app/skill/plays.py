@@ -11,7 +11,7 @@ from alerts import skill
 from alerts.catalogue import Catalogue
 from alerts.mechanisms import Profile
 from alerts.signals import SeriesKey
-from alerts.skill import Exemption, Label, Score
+from alerts.skill import DECLARED, Exemption, Label, Score
 from app import backtest, documents
 from app.backtest import judging
 from app.backtest.reading import Row
@@ -64,7 +64,7 @@ def play_one(one: Play) -> Played:
     exempt: tuple[Exemption, ...]
     if one.history == "recorded":
         rows = tuple(recorded.rows(catalogue, one.vintage))
-        labels, exempt = recorded.labels(), recorded.EXEMPT
+        labels, exempt = recorded.labels(), DECLARED
     else:
         series = _made_up(one.history)
         rows = [row for s in series for row in s.rows]

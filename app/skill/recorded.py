@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 from alerts.catalogue import Catalogue
 from alerts.signals import SeriesKey
-from alerts.skill import Exemption, Label
+from alerts.skill import Label
 from app.backtest import reading
 from app.backtest.reading import DataFaulty, Fault, Row
 
@@ -23,17 +22,6 @@ INVENTORIES = "auto_inventories.csv"
 
 VINTAGES = ("2023-01", "2023-12", "2025-08")
 """The vintages of the car inventories, oldest first: when the file was downloaded."""
-
-EXEMPT = (
-    Exemption(
-        "COVID-19 stopped production and sales of vehicles alike",
-        date(2020, 1, 23),
-        date(2020, 8, 31),
-        indicators=("inventory", "inventory_sales_ratio"),
-    ),
-)
-"""Declared beforehand: the car series are not scored in that time."""
-
 
 def labels() -> list[Label]:
     """What is known to have happened, a row for each event and series."""
