@@ -42,9 +42,14 @@ _files = StaticFiles(directory=STATIC)
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is looking; the name is empty where nobody is asked to sign in."""
+    """Who is looking; the name is empty where nobody is asked to sign in.
+
+    ``may_change`` is whether their key may change rules and shelves.
+    """
 
     name: str = ""
+    key_id: str = ""
+    may_change: bool = False
 
 
 class SignInNeeded(Exception):
@@ -84,13 +89,19 @@ class Page(APIRoute):
 
 
 def page(
-    request: Request, name: str, who: Visitor | None, *, part: str = "", **shown: Any
+    request: Request,
+    name: str,
+    who: Visitor | None,
+    *,
+    part: str = "",
+    status: int = 200,
+    **shown: Any,
 ) -> HTMLResponse:
     """The page of that name, or only its moving part, where it has one, when htmx asks."""
     chosen = f"parts/{part}" if part and "hx-request" in request.headers else name
     template = _templates().get_template(f"{chosen}.html")
     html = template.render(who=who, path=request.url.path, **shown)
-    return HTMLResponse(html, headers={"Vary": "HX-Request"})
+    return HTMLResponse(html, status_code=status, headers={"Vary": "HX-Request"})
 
 
 def trouble(request: Request, status: int, title: str, detail: str) -> HTMLResponse:
@@ -152,6 +163,7 @@ def _templates() -> jinja2.Environment:
         change=words.change,
         clock=words.clock,
         day=words.day,
+        in_an_address=words.in_an_address,
         instant=words.instant,
         level=words.level,
         pace=words.pace,

@@ -1,4 +1,4 @@
-"""The operators' pages: Now, one alert, one series, all alerts; read-only and plain HTML first.
+"""The operators' pages: Now, one alert, one series, all alerts; plain HTML first.
 
 Every page can be asked for in part (htmx says so in a header): the part that moves, without the
 frame around it.
@@ -19,8 +19,8 @@ from alerts.lifecycle import Alert, AlertState, Evidence
 from alerts.mechanisms import Profile
 from alerts.rules import Rule
 from alerts.signals import Report, SeriesId, SeriesKey
-from app import store
-from app.dashboard import frame, plots, session
+from app import inquire, store
+from app.dashboard import backtest_pages, frame, plots, rules_pages, session
 from app.dashboard.frame import Missing, Visitor
 from app.dashboard.plots import Plot
 from app.dashboard.session import visitor
@@ -31,6 +31,8 @@ from app.store.dossiers import Dossier, Feeding
 
 router = APIRouter(include_in_schema=False, route_class=frame.Page)
 router.include_router(session.router)
+router.include_router(rules_pages.router)
+router.include_router(backtest_pages.router)
 
 Here = Annotated[House, Depends(house)]
 Who = Annotated[Visitor, Depends(visitor)]
@@ -127,6 +129,7 @@ async def show_series(
         is_event = row.key.indicator in here.catalogue.events
         reports = await store.signals.reports(connection, [row.id]) if is_event else {}
         fed = await store.dossiers.alerts_of_series(connection, row.id)
+        answers = await inquire.of_series(connection, here.policy.as_it_stands(), [row], now)
     titles = Titles(here.catalogue)
     rules: Sequence[Rule | None] = [r for _, r in here.policy.questions(row.key) if not r.is_event]
 
@@ -139,6 +142,7 @@ async def show_series(
                 series=row.id,
                 title=rule.title if rule else titles.series(row.key),
                 unit=titles.unit(row.key),
+                place=row.key.place,
             )
             for rule in rules or [None]
         ]
@@ -152,6 +156,8 @@ async def show_series(
         drawn=[] if is_event else await asyncio.to_thread(drawn),
         reports=reports.get(row.id, []),
         fed=fed,
+        answers=answers,
+        fed_now=any(answer.alert_ref for answer in answers),
         titles=titles,
     )
 
@@ -220,7 +226,10 @@ async def _pictures(
     ]
     if not measured:
         return []
-    wanted = [(f.series, plots.since(rule, alert.opened_at)) for f, _, rule in measured]
+    wanted = [
+        (f.series, plots.since(rule, alert.opened_at, _every(here, f.key)))
+        for f, _, rule in measured
+    ]
     windows = await store.signals.windows(connection, _widest(wanted))
     until = alert.resolved_at and alert.resolved_at + AFTER_THE_ALERT
 
@@ -233,6 +242,7 @@ async def _pictures(
                 series=feeding.series,
                 title=titles.series(feeding.key),
                 unit=titles.unit(feeding.key),
+                place=feeding.key.place,
                 shown_since=alert.opened_at - plots.BEFORE_THE_ALERT,
                 marks=feeding.observed,
             )
@@ -252,12 +262,16 @@ def _widest(wanted: Sequence[tuple[SeriesId, datetime]]) -> list[tuple[SeriesId,
 
 def _back_from(newest: datetime, here: House, key: SeriesKey) -> datetime:
     """Since when on a series is read for its own page: as far as a plot reaches at its usual pace."""
-    indicator = here.catalogue.indicators.get(key.indicator)
-    gap = timedelta(days=indicator.every_days if indicator else 1)
     try:
-        return newest - gap * plots.POINTS_SHOWN
+        return newest - _every(here, key) * plots.POINTS_SHOWN
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
+
+
+def _every(here: House, key: SeriesKey) -> timedelta:
+    """The usual gap between the observations of a series."""
+    indicator = here.catalogue.indicators.get(key.indicator)
+    return timedelta(days=indicator.every_days if indicator else 1)
 
 
 def _frozen_at(feeding: Feeding, opened_at: datetime) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -17,6 +18,7 @@ from app.seals import SealBroken
 COOKIE = "forewarn_session"
 LASTS = timedelta(hours=12)
 SCOPE = "dashboard:read"
+WRITE_SCOPE = "rules:write"
 
 router = APIRouter(route_class=frame.Page)
 
@@ -41,7 +43,7 @@ async def visitor(request: Request, here: Here) -> Visitor:
         key = await store.partners.key(connection, key_id)
     if key is None or not key.is_live(now) or not key.scopes & {SCOPE, "admin"}:
         raise SignInNeeded
-    return Visitor(key.partner.name)
+    return Visitor(key.partner.name, key.id, bool(key.scopes & {WRITE_SCOPE, "admin"}))
 
 
 @router.get("/sign-in", name="show_sign_in")
@@ -60,7 +62,7 @@ async def sign_in(
     next: Annotated[str, Form(max_length=2_000)] = "/",
 ) -> Response:
     """Takes a key and gives a cookie."""
-    if not _from_ourselves(request):
+    if not from_ourselves(request):
         return frame.trouble(
             request, 403, "Not from here", "Sign in on this service's own page, please."
         )
@@ -70,7 +72,7 @@ async def sign_in(
         return _form(request, next, "This key is unknown, revoked or expired.", 401)
     if not caller.may(SCOPE):
         return _form(request, next, f"This key is live, but it has not the scope {SCOPE}.", 403)
-    response = RedirectResponse(_safe(next), status_code=303)
+    response = RedirectResponse(safe(next), status_code=303)
     response.set_cookie(
         COOKIE,
         here.seals.seal("dashboard cookie", caller.key_id.encode(), now).decode(),
@@ -85,7 +87,7 @@ async def sign_in(
 @router.post("/sign-out")
 async def sign_out(request: Request) -> Response:
     """Forgets the cookie."""
-    if not _from_ourselves(request):
+    if not from_ourselves(request):
         return frame.trouble(
             request, 403, "Not from here", "Sign out on this service's own page, please."
         )
@@ -95,7 +97,7 @@ async def sign_out(request: Request) -> Response:
 
 
 def _form(request: Request, target: str, fault: str = "", status: int = 200) -> HTMLResponse:
-    response = frame.page(request, "sign_in", None, target=_safe(target), fault=fault)
+    response = frame.page(request, "sign_in", None, target=safe(target), fault=fault)
     response.status_code = status
     return response
 
@@ -109,13 +111,20 @@ def _key_in(here: House, cookie: str, now: datetime) -> str | None:
         return None
 
 
-def _safe(target: str) -> str:
+def safe(target: str) -> str:
     """An address on this service, whatever was asked for."""
     harmless = target.startswith("/") and not target.startswith(("//", "/\\"))
     printable = target.isprintable() and "\\" not in target
     return target if harmless and printable else "/"
 
 
-def _from_ourselves(request: Request) -> bool:
-    """Whether a form was sent from our own page; browsers that do not say are believed."""
-    return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+def from_ourselves(request: Request) -> bool:
+    """Whether a form was sent from our own page; browsers that do not say at all are believed.
+
+    Over plain http to another machine they say only the ``Origin``.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in {"same-origin", "none"}
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")

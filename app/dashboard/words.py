@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 from alerts.catalogue import Catalogue
 from alerts.mechanisms import Level
@@ -78,6 +79,11 @@ def amount(value: float | None, unit: str = "") -> str:
 def change(fraction: float) -> str:
     """A fraction as a signed percentage."""
     return f"{fraction:+.1%}".replace("-", "\N{MINUS SIGN}")
+
+
+def in_an_address(part: str) -> str:
+    """One part of the path of an address."""
+    return quote(part, safe="")
 
 
 def level(value: Level) -> str:

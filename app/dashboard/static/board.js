@@ -99,6 +99,21 @@
     schedule();
   }
 
+  // --- a form that takes long is sent once ---------------------------------------------------------
+
+  for (const form of document.querySelectorAll("form[data-slow]")) {
+    const button = form.querySelector("button[type=submit]");
+    const usual = button.textContent;
+    form.addEventListener("submit", () => {
+      button.disabled = true;
+      button.textContent = form.dataset.slow;
+    });
+    addEventListener("pageshow", () => {
+      button.disabled = false; // Also when the browser brings the page back as it was left.
+      button.textContent = usual;
+    });
+  }
+
   // --- plots: drawn from their tables --------------------------------------------------------------
 
   const drawn = new Map();
