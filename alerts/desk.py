@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
 from statistics import median
 from typing import NamedTuple
 
-from alerts import hindsight, judgement
+from alerts import detectors, hindsight, judgement
 from alerts.catalogue import Catalogue
 from alerts.detectors.agreement import Views
 from alerts.detectors.joint import joint_questions
@@ -41,7 +41,8 @@ class Partner(NamedTuple):
 NOBODY = Partner(PartnerId(1))
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """What one partner says of one instant of a series, instead of what it said of it before.
 
     Of an event ``report`` says it, and one of severity none takes it back; of a measurement
@@ -60,12 +61,10 @@ class Entry(NamedTuple):
 
 @dataclass(slots=True)
 class _File:
-    """Everything known of one series; ``until`` is the newest instant of which something was said."""
+    """Everything said of one series; ``until`` is the newest instant of which something was."""
 
-    series: SeriesId
     voices: dict[datetime, dict[PartnerId, Voice]] = field(default_factory=dict)
     reports: dict[tuple[datetime, PartnerId], Report] = field(default_factory=dict)
-    views: dict[tuple[str, str], Views] = field(default_factory=dict)
     until: datetime | None = None
     history: list[Sample] = field(default_factory=list)
 
@@ -86,16 +85,23 @@ class _File:
 
 @dataclass(slots=True)
 class Desk:
-    """Profiles, what was reported so far, and what stands open because of it."""
+    """Profiles, what was reported so far, and what stands open because of it.
+
+    ``feeds`` says which finding feeds which open alert; ``ids`` number the series. All is what the
+    service stores, but for ``_views``: what detectors remember may be forgotten at any time.
+    """
 
     profiles: Sequence[Profile]
     catalogue: Catalogue
+    _: KW_ONLY
     alerts: dict[Scope, Alert] = field(default_factory=dict)
     findings: dict[FindingKey, Finding] = field(default_factory=dict)
-    _feeds: dict[FindingKey, Scope] = field(default_factory=dict)
+    feeds: dict[FindingKey, Scope] = field(default_factory=dict)
+    ids: dict[SeriesKey, SeriesId] = field(default_factory=dict)
     _files: dict[SeriesKey, _File] = field(default_factory=dict)
     _ended: dict[Scope, datetime] = field(default_factory=dict)
     _numbers: dict[tuple[str, int], int] = field(default_factory=dict)
+    _views: dict[SeriesKey, dict[tuple[str, str], Views]] = field(default_factory=dict)
 
     def post(self, entries: Sequence[Entry], now: datetime) -> Judgement:
         """One transaction: files the entries and judges them together.
@@ -104,17 +110,19 @@ class Desk:
             What was judged; alerts that were published carry their references.
         """
         before = {key: file.until for key, file in self._files.items()}
-        tracks = self._tracks_of({e.key for e in entries})
-        news = {key: [e for e in entries if e.key == key] for key in {e.key for e in entries}}
+        news: dict[SeriesKey, list[Entry]] = {}
+        for entry in entries:
+            news.setdefault(entry.key, []).append(entry)
+        tracks = self._tracks_of({*self._files, *news})
         for track in tracks:
             if track.key in news:
                 self._take(track, news[track.key], now)
         changed = {t.series: list(t.corrections) for t in tracks if t.begins_at is not None}
         joint = {t.series: self._joint_scopes(t.key) for t in tracks}
         again = hindsight.late(tracks, {}, self._ended, joint)
-        ahead = [replace(t, fresh=[], fresh_reports=[]) if t.corrections else t for t in tracks]
-        scopes = {s for t in tracks for s in self._scopes(t.key)}
-        outcome = judgement.judge(ahead, self._dockets(scopes), self.catalogue, now)
+        begins_at = min((e.at for e in entries), default=now)
+        ahead = [self._ahead(track, begins_at) for track in tracks]
+        outcome = judgement.judge(ahead, self._dockets(), self.catalogue, now)
         looked_at = outcome.touched.union(*joint.values())
         again |= hindsight.late(tracks, self._horizons(looked_at, before), {}, joint)
         outcome = outcome.without(again)
@@ -128,26 +136,23 @@ class Desk:
         newest = [replace(t, known=t.known[-1:]) for t in tracks]
         self.findings.update(judgement.judge_silence(newest, now))
         tracks = self._tracks_of(self._files)
-        unheard = [replace(t, questions=q) for t in tracks if (q := self._unheard(t))]
-        dockets = self._dockets({s for t in tracks for s in self._scopes(t.key)})
-        outcome = judgement.judge_time(dockets, self.profiles, self.catalogue, now, unheard)
+        unheard = [replace(t, questions=q) for t in tracks if (q := self._unheard(t, now))]
+        outcome = judgement.judge_time(self._dockets(), self.profiles, self.catalogue, now, unheard)
         return self._write(outcome, now)
-
-    def finding(self, key: SeriesKey, mechanism: str, rule: str) -> Finding:
-        """How a finding stands; a quiet one is forgotten, and stands as if new."""
-        file = self._files.get(key)
-        return QUIET if file is None else self.findings.get((file.series, mechanism, rule), QUIET)
 
     def evidence(self, key: SeriesKey, profile: Profile, rule: Rule) -> Evidence:
         """A finding with what is needed to speak of it."""
-        file = self._file(key)
-        finding = self.findings.get((file.series, profile.id, rule.id), QUIET)
-        behind = [r for r in file.told() if r.at == finding.observed_at]
+        series = self._id(key)
+        finding = self.findings.get((series, profile.id, rule.id), QUIET)
+        behind = [r for r in self._file(key).told() if r.at == finding.observed_at]
         report = behind[-1] if behind else None
-        return Evidence(rule, file.series, key, self._unit(key), finding, report)
+        return Evidence(rule, series, key, self._unit(key), finding, report)
+
+    def _id(self, key: SeriesKey) -> SeriesId:
+        return self.ids.setdefault(key, SeriesId(len(self.ids) + 1))
 
     def _file(self, key: SeriesKey) -> _File:
-        return self._files.setdefault(key, _File(SeriesId(len(self._files) + 1)))
+        return self._files.setdefault(key, _File())
 
     def _unit(self, key: SeriesKey) -> str:
         indicator = self.catalogue.indicators.get(key.indicator)
@@ -164,11 +169,11 @@ class Desk:
         return {p.scope_of(key) for p, _ in self._questions(key)} | self._joint_scopes(key)
 
     def _tracks_of(self, keys: Iterable[SeriesKey]) -> list[Track]:
-        """The track of every series on file, and of these, as known; then those of joint rules.
+        """The tracks of these series, as known; then those of the joint rules they have a part in.
 
-        A desk holds few series, so all of them are there to be read by any.
+        A desk holds few series: all of them are judged together, to be read by any.
         """
-        measured = sorted(k for k in {*self._files, *keys} if not k.indicator.startswith("rule:"))
+        measured = sorted(k for k in keys if not k.indicator.startswith("rule:"))
         tracks = [self._track(key, self._questions(key)) for key in measured]
         asked: dict[SeriesKey, dict[tuple[str, str], tuple[Profile, Rule]]] = {}
         for key in measured:
@@ -178,17 +183,17 @@ class Desk:
         return tracks
 
     def _track(self, key: SeriesKey, questions: Sequence[tuple[Profile, Rule]]) -> Track:
-        file = self._file(key)
+        file, series = self._file(key), self._id(key)
         return Track(
-            file.series,
+            series,
             key,
             self._unit(key),
             questions,
             known=list(file.history),
             reports=file.told(),
-            findings={k[1:]: f for k, f in self.findings.items() if k[0] == file.series},
+            findings={k[1:]: f for k, f in self.findings.items() if k[0] == series},
             breaks=sorted({at for p, _ in questions for at in p.breaks_of(key)}),
-            views=file.views,
+            views=self._views.setdefault(key, {}),
             voices=_voices(file, questions),
         )
 
@@ -222,6 +227,27 @@ class Desk:
         if file.until is not None and entry.at <= file.until and (was != stands or trusts):
             track.corrections.append(Correction(entry.at, was, stands))
 
+    def _ahead(self, track: Track, begins_at: datetime) -> Track:
+        """The track as it is judged ahead, known only as far back as the rules say they look.
+
+        What corrects the past is not judged ahead. Rules look back from where the transaction
+        begins, or from the onset at which a finding or an alert freezes what is usual.
+        """
+        if track.corrections:
+            track = replace(track, fresh=[], fresh_reports=[])
+        known, first = track.known, len(track.known)
+        asked = [(p, r, track.key) for p, r in track.questions]
+        for profile, rule, key in asked + joint_questions(self.profiles, track.key):
+            span, observations = detectors.reach_of(rule)
+            finding = self.findings.get((self._id(key), profile.id, rule.id), QUIET)
+            alert = self.alerts.get(profile.scope_of(key))
+            onsets = [finding.onset, alert.opened_at if alert else None]
+            anchor = min([begins_at, *(at for at in onsets if at is not None)])
+            place = bisect_left(known, anchor, key=_instant)
+            since = bisect_left(known, anchor - span, hi=place, key=_instant)
+            first = min(first, since, max(place - observations, 0))
+        return replace(track, known=known[first:])
+
     def _horizons(
         self, scopes: Collection[Scope], before: Mapping[SeriesKey, datetime | None]
     ) -> dict[Scope, Horizon]:
@@ -241,46 +267,46 @@ class Desk:
         before: Mapping[SeriesKey, datetime | None],
     ) -> Judgement:
         profile = next(p for p in self.profiles if p.id == scope.mechanism)
-        tracks = self._tracks_of(())
+        tracks = self._tracks_of(key for key in self._files if scope in self._scopes(key))
         for track in tracks:
             track.fresh, track.known = track.known, []
-        docket = self._dockets([scope]).get(scope, Docket())
+        docket = self._dockets().get(scope, Docket())
         horizon = self._horizons([scope], before).get(scope)
         until = horizon[0] if horizon else None
         return hindsight.judge_again(
             profile, scope, tracks, changed, docket, self.catalogue, now, until
         )
 
-    def _unheard(self, track: Track) -> list[tuple[Profile, Rule]]:
-        """The rules that may open an alert, fire on the track, and feed none."""
+    def _unheard(self, track: Track, now: datetime) -> list[tuple[Profile, Rule]]:
+        """The rules that may open an alert now, fire on the track, and feed none."""
         return [
             (profile, rule)
             for profile, rule in track.questions
             if rule.effect is Effect.early_warning
             and not rule.shadow
+            and profile.in_force(now.date())
             and track.findings.get((profile.id, rule.id), QUIET).fires
-            and (track.series, profile.id, rule.id) not in self._feeds
+            and (track.series, profile.id, rule.id) not in self.feeds
         ]
 
-    def _dockets(self, scopes: Iterable[Scope]) -> dict[Scope, Docket]:
-        keys = {file.series: key for key, file in self._files.items()}
+    def _dockets(self) -> dict[Scope, Docket]:
+        """Every open alert with what feeds it."""
+        keys = {series: key for key, series in self.ids.items()}
         asked = {(p.id, r.id): (p, r) for p in self.profiles for r in p.rules}
-        dockets = {s: Docket(self.alerts[s]) for s in scopes if s in self.alerts}
-        for found, scope in self._feeds.items():
-            if scope in dockets:
-                one = self.evidence(keys[found[0]], *asked[found[1:]])
-                dockets[scope].evidence[found] = one
+        dockets = {scope: Docket(alert) for scope, alert in self.alerts.items()}
+        for found, scope in self.feeds.items():
+            dockets[scope].evidence[found] = self.evidence(keys[found[0]], *asked[found[1:]])
         return dockets
 
     def _write(self, outcome: Judgement, now: datetime) -> Judgement:
         self._ended.update(outcome.ended)
         for key, finding in outcome.findings.items():
             self.findings.pop(key, None)
-            self._feeds.pop(key, None)
+            self.feeds.pop(key, None)
             if not finding.is_quiet:
                 self.findings[key] = finding
                 if key in outcome.feeds:
-                    self._feeds[key] = outcome.feeds[key]
+                    self.feeds[key] = outcome.feeds[key]
         for place, published in enumerate(outcome.published):
             scope = published.scope
             if published.transition.type is EventType.opened:

@@ -159,8 +159,8 @@ def _corrected(
     news = [
         one
         for t in past.tracks.values()
-        if t.series in changed
-        for one in _news(t, changed[t.series], told, evidence)
+        if t.series in changed or any(r.is_joint for _, r in t.questions)
+        for one in _news(t, changed.get(t.series, ()), told, evidence)
     ]
     if news:
         cause, is_news = max(news, key=_weight)
@@ -180,7 +180,9 @@ def _corrected(
     if corrected.alert is None:
         outcome.feeds.clear()
         for key in outcome.findings:  # What was let go of stands as the past left it.
-            outcome.findings[key] = past.tracks[key[0]].findings[key[1:]] = seen.get(key, QUIET)
+            outcome.findings[key] = left = seen.get(key, QUIET)
+            if key[0] in past.tracks:  # A rule may ask a series no more that feeds the alert.
+                past.tracks[key[0]].findings[key[1:]] = left
     outcome.scopes = dict.fromkeys(outcome.findings, scope)
     return _Corrected(outcome, corrected)
 

@@ -8,7 +8,7 @@ changes the past of a scope is for ``hindsight``.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -119,7 +119,9 @@ class Bench:
     tracks: dict[SeriesId, Track]
     outcome: Judgement = field(default_factory=Judgement)
     _windows: dict[SeriesId, list[Sample]] = field(default_factory=dict)
-    _trusted_windows: dict[tuple[SeriesId, str], list[Sample]] = field(default_factory=dict)
+    _trusted_windows: dict[tuple[SeriesId, str], tuple[datetime, list[Sample]]] = field(
+        default_factory=dict
+    )
     _heard: dict[SeriesId, list[Report]] = field(default_factory=dict)
     _moved: set[SeriesId] = field(default_factory=set)
 
@@ -191,11 +193,13 @@ class Bench:
     def _trusted(self, track: Track, rule: Rule, window: Sequence[Sample]) -> list[Sample]:
         """The window as a rule hears it that asks who says so; empty when nobody it hears does."""
         assert rule.trust is not None
-        own = self._trusted_windows.setdefault((track.series, rule.id), [])
-        begin = bisect_left(window, own[-1].at, key=_at) + 1 if own else 0
-        if own and own[0].at < window[0].at:  # A break emptied the window.
+        until, own = self._trusted_windows.get((track.series, rule.id), (None, []))
+        begin = 0
+        if until is not None and until >= window[0].at:
+            begin = bisect_right(window, until, key=_at)
+        else:  # A break emptied the window, or nothing was heard yet.
             own.clear()
-            begin = 0
+        self._trusted_windows[track.series, rule.id] = window[-1].at, own
         said = False
         for sample in window[begin:]:
             told = track.voices.get(sample.at)
@@ -247,10 +251,10 @@ class Bench:
         assert isinstance(detector, Joint)
         panel = {m.key: self._windows[m.series] for m in subject.members}
         alert = self._alert(profile.scope_of(subject.track.key))
+        begun = max((b for m in subject.members for b in m.breaks if b <= at), default=None)
         onsets = [o for o in (before.onset, alert.opened_at if alert else None) if o and o < at]
-        return joint.read_panel(
-            detector, {k: w for k, w in panel.items() if w}, at, min(onsets, default=None)
-        )
+        frozen_at = min((o for o in onsets if begun is None or o >= begun), default=None)
+        return joint.read_panel(detector, {k: w for k, w in panel.items() if w}, at, frozen_at)
 
     def _judge_report(self, track: Track, heard: list[Report], report: Report) -> None:
         """Asks every event rule of one new report, in the light of those heard before it."""
@@ -289,13 +293,13 @@ class Bench:
             reading = detectors.read(
                 detector, window, frozen_at, place=track.key.place, views=views
             )
+            if rule.trust is not None and reading.raised > before.severity:
+                reading = self._believed(track, asked, before, window, reading)
         except Exception as error:  # noqa: BLE001 - one broken rule must not stop the others
             track.views.pop((profile.id, rule.id), None)
             reading = Reading(at, window[-1].value, undefined=self._break(profile, rule, error))
         if reading.is_calm and before.is_quiet:
             return before  # Nearly every sample: nothing to remember, so nothing is made.
-        if rule.trust is not None and reading.raised > before.severity:
-            reading = self._believed(track, asked, before, window, reading)
         return findings.advance(rule, before, reading)
 
     def _onset(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from alerts import explanation
 from alerts.explanation import instant
@@ -100,16 +101,24 @@ def render(alert: Alert, transition: Transition, findings: Sequence[Mapping[str,
     ``findings_left_out`` says how many did not; the alert's own page has them all.
     """
     kept = list(findings)
+    folded: Sequence[object] = transition.explanation.get("folded", ())  # type: ignore[assignment]
+    told = len(folded)
     while True:
+        if told < len(folded):  # The gravest come first.
+            shorter = {**transition.explanation, "folded": folded[:told]}
+            transition = replace(transition, explanation=shorter)
         text = json.dumps(
             _data(alert, transition, kept, len(findings) - len(kept)),
             ensure_ascii=False,
             separators=(",", ":"),
             allow_nan=False,
         )
-        if len(text.encode()) <= LONGEST_DATA or not kept:
+        if len(text.encode()) <= LONGEST_DATA or not (kept or told):
             return text
-        kept = _gravest(kept, len(kept) * 3 // 4)
+        if kept:
+            kept = _gravest(kept, len(kept) * 3 // 4)
+        else:
+            told = told * 3 // 4
 
 
 def _data(

@@ -11,7 +11,7 @@ import enum
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from time import perf_counter
 
 from alerts.mechanisms import Scope
@@ -28,6 +28,9 @@ from app.store.signals import Row, Stored
 
 SERIES_REMEMBERED = 1_000_000
 """So many ids are kept in memory; then they are forgotten and looked up again."""
+
+
+_AFTER_ALL = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +391,10 @@ def counted(by_partner: Mapping[PartnerId, Sequence[Stored]]) -> float | None:
     values = [v for said in by_partner.values() if (v := max(said).value) is not None]
     if len(values) == 1:
         return values[0]
-    return statistics.median(values) if values else None
+    if not values:
+        return None
+    low, high = statistics.median_low(values), statistics.median_high(values)
+    return low + (high - low) * 0.5  # As percentile_cont has it, which reads the record.
 
 
 async def _open_ledger(
@@ -412,7 +418,7 @@ async def _movements(
     ledger: _Ledger,
     states: Mapping[SeriesId, SeriesState],
 ) -> list[Movement]:
-    """What changed on each series: new samples in order, or corrections with the whole history."""
+    """What changed on each series: new samples in order, or corrections with the newest samples."""
     movements: dict[SeriesId, Movement] = {}
     voices: dict[tuple[SeriesId, datetime], set[PartnerId]] = {}
     for row in ledger.rows:
@@ -442,11 +448,17 @@ async def _movements(
             movement.corrections.append(Correction(at, was, now_is))
     corrected = [m for m in movements.values() if m.corrections and m.series not in ledger.events]
     if corrected:
-        histories = await store.signals.windows(
-            connection, [(m.series, store.signals.BEGINNING) for m in corrected]
+        # What the state keeps of it: the history itself is read where it is judged again.
+        newest = [(m.series, _AFTER_ALL, RING_SAMPLES) for m in corrected]
+        since = await store.signals.instants_back(connection, newest)
+        rings = await store.signals.windows(
+            connection, [(m.series, at) for m, at in zip(corrected, since, strict=True)]
         )
         for movement in corrected:
-            movement.fresh = histories[movement.series]
+            movement.gained = len(movement.fresh) + sum(
+                (c.now is not None) - (c.was is not None) for c in movement.corrections
+            )
+            movement.fresh = rings[movement.series]
     return list(movements.values())
 
 
@@ -460,7 +472,7 @@ def _moved(movement: Movement, ledger: _Ledger) -> SeriesState:
     instants = [at for at in (before.last_observed_at, movement.written_until) if at is not None]
     if movement.corrections and movement.series not in ledger.events:
         value = fresh[-1].value if fresh else None
-        observations, ring = len(fresh), packed(fresh[-RING_SAMPLES:])
+        observations, ring = before.observations + movement.gained, packed(fresh)
     else:
         last = before.last_observed_at
         is_newer = bool(fresh) and (last is None or fresh[-1].at >= last)

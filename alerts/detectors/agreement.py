@@ -167,7 +167,7 @@ class Views:
         depth = [n + guard for n, guard in self._spans]
         depth += [detector.memory + self._guard + k for k in detector.changes]
         if detector.short is not None:
-            depth += [detector.short.observations, detector.short.long_observations]
+            depth += [detector.short.observations, detector.short.long_observations + 1]
         self._depth = max(depth, default=0) + 1
         self.forget()
 

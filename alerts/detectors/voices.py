@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from statistics import fmean, median
+from statistics import median
 
+from alerts.detectors.baselines import mean
 from alerts.detectors.events import independent
 from alerts.rules import Combine, Trust
 from alerts.signals import Voice
@@ -32,7 +33,7 @@ def combined(trust: Trust, voices: Sequence[Voice]) -> float:
         case Combine.median:
             return median(values)
         case Combine.mean:
-            return fmean(values)
+            return mean(values)
         case Combine.latest:
             return max(voices, key=lambda v: (v.received_at, v.partner)).value
         case Combine.lowest:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from alerts import replay, skill
@@ -253,8 +253,7 @@ def _take(layout: Layout, rows: Iterable[Row]) -> Written:
 
 
 def _end_of(day: date) -> int:
-    following = datetime.combine(day, time(), UTC) + timedelta(days=1)
-    return microseconds(following) - 1
+    return microseconds(datetime.combine(day, time.max, UTC))
 
 
 def _widened(catalogue: Catalogue, noted: Noted) -> Catalogue:

@@ -21,6 +21,9 @@ FAULTS_SHOWN = 20
 NOT_GIVEN = -(2**62)
 """Stands for an instant that a row does not give, in microseconds."""
 
+EARLIEST_YEAR, LATEST_YEAR = 1900, 2200
+"""Dates beyond these are slips of the pen, as in scenarios; arithmetic around them could overflow."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -130,9 +133,11 @@ def parse_instant(text: str) -> datetime:
     """A date (midnight UTC) or an instant (UTC where it says nothing else).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or lies where no date can be meant.
     """
     at = datetime.fromisoformat(text)
+    if not EARLIEST_YEAR <= at.year <= LATEST_YEAR:
+        raise ValueError(f"{text} is not between {EARLIEST_YEAR} and {LATEST_YEAR}.")
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
@@ -164,6 +169,9 @@ def labels_in(text: Iterable[str], name: str) -> list[Label]:
         if lacking:
             said = f"There is no column {', '.join(lacking)}."
             raise DataFaulty([Fault(name, 1, said)])
+        if twice := _twice(list(lines.fieldnames or ())):
+            said = f"The column {', '.join(twice)} is there twice."
+            raise DataFaulty([Fault(name, 1, said)])
         for fields in lines:
             if None in fields:
                 said = "It has more cells than the header."
@@ -179,6 +187,11 @@ def labels_in(text: Iterable[str], name: str) -> list[Label]:
     if faults:
         raise DataFaulty(faults)
     return labels
+
+
+def _twice(header: Sequence[str]) -> list[str]:
+    """Columns that a header names more than once: nobody can say which of them is meant."""
+    return sorted({name for name in header if name and header.count(name) > 1})
 
 
 def _unreadable(error: Exception) -> str:
@@ -251,6 +264,8 @@ class Columns:
             DataFaulty: one is lacking.
         """
         place = {name.strip(): n for n, name in enumerate(header)}
+        if twice := _twice([name.strip() for name in header]):
+            raise DataFaulty([Fault(file, 1, f"The column {', '.join(twice)} is there twice.")])
         lacking = [name for name in ("sector", "observed_at") if name not in place]
         if "indicator" not in place and "event" not in place:
             lacking.append("indicator")
@@ -317,6 +332,7 @@ class Columns:
                 known_at = NOT_GIVEN
                 if text:
                     known_at = instants.get(text) or self._instant(text, "available_at")
+                    known_at = max(known_at, at)  # Nothing is known before it is observed.
                 if is_event:
                     told = self._told(key, cells)
                     yield Row(key, at, known_at, cells[partner], None, told)
@@ -369,7 +385,7 @@ class Columns:
             at = microseconds(parse_instant(text.strip()))
         except (ValueError, OverflowError):
             raise ValueError(
-                f"The {name} {text!r} is not a date or an instant such as 2021-03-23."
+                f"The {name} {text!r} is not a date or an instant from 1900 to 2200, such as 2021-03-23."
             ) from None
         if len(self._instants) >= _INSTANTS_REMEMBERED:
             self._instants.clear()

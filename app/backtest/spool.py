@@ -210,6 +210,8 @@ def _write_span(layout: Layout, span: Span, writer: Writer) -> None:
             written.noted.add(columns.noted)
     except DataFaulty as error:
         written.faults += error.faults
+    except csv.Error as error:
+        written.faults.append(Fault(span.path.name, 1, f"It is not CSV: {error}."))
     except UnicodeDecodeError:
         written.faults.append(Fault(span.path.name, 1, "It is not UTF-8."))
     except OSError as error:

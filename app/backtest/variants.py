@@ -124,13 +124,17 @@ def _values(sweep: str) -> tuple[str, list[Decimal]]:
         raise Unusable(f"The sweep {sweep!r} has something in it that is not a number.") from None
     if not (first.is_finite() and last.is_finite() and step.is_finite()):
         raise Unusable(f"The sweep {sweep!r} has something in it that is not a finite number.")
+    if max(abs(n.adjusted()) for n in (first, last, step)) > 300:
+        raise Unusable(f"The sweep {sweep!r} has a number in it that is too large or too small.")
     if not step or (last - first) / step < 0:
         raise Unusable(f"The sweep {sweep!r} never reaches its last value.")
-    count = int((last - first) / step) + 1
-    if count > POINTS_AT_MOST:
+    steps = (last - first) / step
+    if steps >= POINTS_AT_MOST:
+        count = int(steps) + 1 if steps < 10**12 else f"{steps:.0e}"
         raise Unusable(
             f"The sweep {sweep!r} has {count} points; at most {POINTS_AT_MOST} are drawn."
         )
+    count = int(steps) + 1
     return match["name"].strip(), [first + n * step for n in range(count)]
 
 

@@ -73,6 +73,10 @@ def backtest(
 
     if profile is None and compare is None:
         raise typer.BadParameter("Give --profile, or --compare with two.")
+    if since and until and since > until:
+        raise typer.BadParameter(f"--from {since:%Y-%m-%d} lies after --to {until:%Y-%m-%d}.")
+    if out is not None:
+        _write(out, {})  # A folder that cannot be made is said before the work, not after it.
     asked = [_profile(name) for name in [profile, *(compare or ())] if name is not None]
     main = asked[0]
     points = variants.points(main, sweep, documents.load_catalogue()) if sweep else []

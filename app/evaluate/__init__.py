@@ -221,9 +221,15 @@ async def _sweep_alerts(database: Database, policy: Policy, now: datetime) -> Ev
         scopes = set(seen) | {p.scope_of(t.key) for t in unheard for p, _ in t.questions}
         if not scopes:
             return Evaluation()
+        # What is heard now is written too: its series must stand still as well, and come first.
+        heard = {t.series for t in unheard}
+        if heard:
+            await store.series.lock(connection, [store.series.lane_of_series(s) for s in heard])
         await store.series.lock(connection, [store.series.lane_of_scope(s) for s in scopes])
-        # Read again, now that nobody else may write them.
-        unheard = await _unheard(connection, policy, now)
+        # Read again, now that nobody else may write them. What has come since waits for the next.
+        unheard = [t for t in await _unheard(connection, policy, now) if t.series in heard]
+        for track in unheard:
+            track.questions = [q for q in track.questions if q[0].scope_of(track.key) in scopes]
         on_file = await loading.on_file(connection, list(scopes))
         dockets = await loading.dockets(connection, policy, on_file, now)
         outcome = judgement.judge_time(
@@ -310,7 +316,7 @@ async def _fall_silent(
             policy.unit_of(key),
             policy.questions(key),
             known=[last],
-            findings={k.key[1:]: k.finding for k in by_series.get(series, ())},
+            findings=loading.told(policy, by_series.get(series, ())),
         )
         for series, key, last in silent
     ]

@@ -30,7 +30,8 @@ class Movement:
     """What one transaction changed on one series.
 
     ``state`` is how the series stood before. ``fresh`` are new samples, oldest first; with
-    ``corrections`` it is the whole history instead. ``written_until`` is the newest instant of
+    ``corrections`` the newest that stand instead, and ``gained`` says by how many there are more
+    than before. ``written_until`` is the newest instant of
     which something was stored, counted or not. ``said`` names new reports of an event: when, and whose.
     """
 
@@ -41,6 +42,7 @@ class Movement:
     corrections: list[Correction] = field(default_factory=list)
     said: set[tuple[datetime, PartnerId]] = field(default_factory=set)
     written_until: datetime | None = None
+    gained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,9 @@ def told(policy: Policy, kept: Iterable[KeptFinding]) -> dict[tuple[str, str], F
 
 async def load_voices(connection: Connection, policy: Policy, loaded: Sequence[Track]) -> None:
     """Adds to tracks with rules that ask for it who reports each instant of their windows."""
-    asking = [t for t in loaded if (t.known or t.fresh) and policy.trusts(t.key)]
+    asking = [
+        t for t in loaded if (t.known or t.fresh) and not t.corrections and policy.trusts(t.key)
+    ]
     if asking:
         wanted = [(t.series, (t.known or t.fresh)[0].at) for t in asking]
         found = await store.signals.voices(connection, wanted)
@@ -216,13 +220,21 @@ async def joint_tracks(
     begins = [at for t in moved if (at := t.begins_at) is not None]
     begins += [f.onset for t in subjects for f in t.findings.values() if f.onset is not None]
     begins += [d.alert.opened_at for s in scopes if (d := dockets.get(s)) and d.alert]
+    anchor = min(begins)
     wanting = [
-        (t, min(begins))
-        for t in siblings
-        if looks_back(policy.reach(t.key)) and not policy.is_event(t.key)
+        t for t in siblings if looks_back(policy.reach(t.key)) and not policy.is_event(t.key)
     ]
-    if wanting:
-        await _load_windows(connection, policy, wanting)
+    states = await store.series.states(connection, [t.series for t in wanting]) if wanting else {}
+    missing: list[tuple[Track, datetime]] = []
+    for track in wanting:
+        state = states[track.series]
+        known = state.samples()
+        if state.is_whole or _covers(known, anchor, policy.reach(track.key)):
+            track.known = known
+        else:
+            missing.append((track, anchor))
+    if missing:
+        await _load_windows(connection, policy, missing)
     return [*siblings, *subjects]
 
 
@@ -309,17 +321,16 @@ def _covers(samples: Sequence[Sample], anchor: datetime, reach: Reach) -> bool:
 async def _load_windows(
     connection: Connection, policy: Policy, missing: Sequence[tuple[Track, datetime]]
 ) -> None:
-    wanted: list[tuple[SeriesId, datetime]] = []
-    for track, anchor in missing:
-        reach = policy.reach(track.key)
-        since = anchor - reach.span
-        if reach.observations:
-            begins = await store.signals.instant_back(
-                connection, track.series, anchor, reach.observations
-            )
-            since = min(since, begins)
-        wanted.append((track.series, since))
-    windows = await store.signals.windows(connection, wanted)
+    since = {t.series: anchor - policy.reach(t.key).span for t, anchor in missing}
+    counting = [
+        (t.series, anchor, count)
+        for t, anchor in missing
+        if (count := policy.reach(t.key).observations)
+    ]
+    begins = await store.signals.instants_back(connection, counting) if counting else []
+    for (series, *_), begin in zip(counting, begins, strict=True):
+        since[series] = min(since[series], begin)
+    windows = await store.signals.windows(connection, list(since.items()))
     for track, _ in missing:
         first = track.fresh[0].at if track.fresh else None
         track.known = [s for s in windows[track.series] if first is None or s.at < first]

@@ -65,12 +65,14 @@ async def _write_alerts(
     latest: dict[int, Alert] = {}
     refs = await _take_refs(connection, policy, [p.scope for p in opened], now)
     alert_ids = await store.alerts.take_ids(connection, "alerts", len(opened)) if opened else []
-    numbered = iter(zip(alert_ids, refs, strict=True))
+    beyond = await _beyond_limit(connection, policy, [p.scope for p in opened])
+    numbered = iter(zip(alert_ids, refs, beyond, strict=True))
     row_ids = await store.alerts.take_ids(connection, "transitions", len(outcome.published))
     listeners = await store.subscriptions.listening(connection)
-    folded = await _beyond_limit(connection, policy, [p.scope for p in opened])
-    folded |= {scope for scope, kept in on_file.items() if kept.alert.is_folded}
-    standing = {scope: (kept.id, kept.alert.ref) for scope, kept in on_file.items()}
+    # By alert: a scope may resolve one that was told and open one beyond the limit, or the reverse.
+    standing = {
+        scope: (kept.id, kept.alert.ref, kept.alert.is_folded) for scope, kept in on_file.items()
+    }
     before = {kept.id for kept in on_file.values()}
     debited: list[store.alerts.Debited] = []
     debts: list[Debt] = []
@@ -78,8 +80,8 @@ async def _write_alerts(
         transition = published.transition
         if transition.type is EventType.opened:
             standing[published.scope] = next(numbered)
-        alert_id, ref = standing[published.scope]
-        alert = replace(published.alert, ref=ref, is_folded=published.scope in folded)
+        alert_id, ref, is_folded = standing[published.scope]
+        alert = replace(published.alert, ref=ref, is_folded=is_folded)
         latest[alert_id] = alert
         described = transition.explanation["findings"]
         data = payloads.render(alert, transition, described)  # type: ignore[arg-type]
@@ -103,7 +105,7 @@ async def _write_alerts(
             observed_at=transition.at.isoformat(),
         )
     for scope, why in outcome.restated.items():  # Of a scope's alerts, the one that is open now.
-        alert_id, _ = standing[scope]
+        alert_id, *_ = standing[scope]
         alert = latest[alert_id] if alert_id in latest else on_file[scope].alert
         latest[alert_id] = replace(alert, why=why)
     written = [store.alerts.Kept(alert_id, alert) for alert_id, alert in latest.items()]
@@ -118,29 +120,27 @@ async def _write_alerts(
         await store.deliveries.owe(connection, debts, now)
     return {
         scope: alert_id
-        for scope, (alert_id, _) in standing.items()
+        for scope, (alert_id, *_) in standing.items()
         if alert_id not in latest or latest[alert_id].state is AlertState.open
     }
 
 
 async def _beyond_limit(
     connection: Connection, policy: Policy, opening: Sequence[Scope]
-) -> set[Scope]:
-    """The scopes whose new alerts are beyond their mechanism's limit of open ones."""
+) -> list[bool]:
+    """Whether each new alert, in order, is beyond its mechanism's limit of open ones."""
     limits = {
         s.mechanism: limit.open_alerts
         for s in opening
         if (limit := policy.profiles[s.mechanism].overflow) is not None
     }
-    if not limits:
-        return set()
-    told = await store.alerts.count_told(connection, limits)
-    beyond: set[Scope] = set()
+    told = await store.alerts.count_told(connection, limits) if limits else {}
+    beyond: list[bool] = []
     for scope in opening:
         if scope.mechanism not in limits or scope.exercise or is_summary(scope):
+            beyond.append(False)
             continue
-        if told.get(scope.mechanism, 0) >= limits[scope.mechanism]:
-            beyond.add(scope)
+        beyond.append(told.get(scope.mechanism, 0) >= limits[scope.mechanism])
         told[scope.mechanism] = told.get(scope.mechanism, 0) + 1
     return beyond
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from alerts import overflow
 from alerts.lifecycle import Advice, Alert, AlertState, TakesEffect, Transition
 from alerts.mechanisms import Level, Scope, Tlp
 from alerts.signals import SeriesId, Severity
@@ -109,7 +110,9 @@ async def all_open(connection: Connection) -> dict[Scope, Kept]:
 
 
 async def count_told(connection: Connection, mechanisms: Collection[str]) -> dict[str, int]:
-    """How many alerts of each mechanism are open and told one by one; drills do not count."""
+    """How many alerts of each mechanism are open and told one by one; drills and summaries do
+    not count.
+    """
     table = tables.alerts
     rows = await connection.execute(
         select(table.c.mechanism, func.count())
@@ -117,6 +120,7 @@ async def count_told(connection: Connection, mechanisms: Collection[str]) -> dic
             table.c.mechanism.in_(list(mechanisms)),
             table.c.state == AlertState.open.value,
             table.c.exercise == "",
+            table.c.good != overflow.SUMMARY,
             ~table.c.folded,
         )
         .group_by(table.c.mechanism)

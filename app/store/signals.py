@@ -100,21 +100,31 @@ async def keep(connection: Connection, rows: Sequence[Row]) -> None:
 async def instant_back(
     connection: Connection, series: SeriesId, before: datetime, count: int
 ) -> datetime:
-    """The instant of the ``count``-th sample before another; the beginning where there are fewer.
+    """The instant of the ``count``-th sample before another; the beginning where there are fewer."""
+    (found,) = await instants_back(connection, [(series, before, count)])
+    return found
 
-    One backward scan of the primary key that stops there.
+
+async def instants_back(
+    connection: Connection, wanted: Collection[tuple[SeriesId, datetime, int]]
+) -> list[datetime]:
+    """For each (series, instant, count) the instant of the ``count``-th sample before that one;
+    the beginning where there are fewer.
+
+    One query; for each a backward scan of the primary key that stops there.
     """
-    found = await (await driver(connection)).fetchval(
-        "SELECT observed_at FROM (SELECT DISTINCT ON (observed_at, partner_id) observed_at, value "
-        "FROM signals WHERE series_id = $1 AND observed_at < $2 "
-        "ORDER BY observed_at DESC, partner_id DESC, revision DESC) AS newest "
+    rows = await (await driver(connection)).fetch(
+        "SELECT back.observed_at FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) "
+        "WITH ORDINALITY AS wanted (series_id, before, count, place) LEFT JOIN LATERAL ("
+        "SELECT observed_at FROM (SELECT DISTINCT ON (s.observed_at, s.partner_id) "
+        "s.observed_at, s.value FROM signals AS s "
+        "WHERE s.series_id = wanted.series_id AND s.observed_at < wanted.before "
+        "ORDER BY s.observed_at DESC, s.partner_id DESC, s.revision DESC) AS newest "
         "WHERE value IS NOT NULL GROUP BY observed_at ORDER BY observed_at DESC "
-        "LIMIT 1 OFFSET $3",
-        series,
-        before,
-        count - 1,
+        "LIMIT 1 OFFSET wanted.count - 1) AS back ON true ORDER BY place",
+        *zip(*wanted, strict=True),
     )
-    return found or BEGINNING
+    return [row[0] or BEGINNING for row in rows]
 
 
 async def windows(

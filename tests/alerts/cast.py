@@ -1,21 +1,22 @@
 """The cast of the engine's tests: a small catalogue, rules by the spoonful, and a desk.
 
-The desk keeps between batches exactly what the service stores (findings that need memory, what
-they feed, open alerts), so that a test that passes here does not lean on anything in memory.
+The desk is the product's own, of ``alerts.desk``: what holds of it here, and of the service in
+tests/app/test_differential.py, holds of ``forewarn rules test``.
 *aurora* acts for the EU, *dorado* for the US, *cygnus* for nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from alerts import detectors, hindsight, judgement, lifecycle
+from alerts import desk, lifecycle
 from alerts.catalogue import Catalogue, Event, Good, Harm, Indicator, Place, Sector
 from alerts.findings import Finding, State
-from alerts.lifecycle import Alert, AlertState, Cause, EventType, Evidence, Occasion
+from alerts.lifecycle import Alert, Cause, EventType, Evidence, Occasion
 from alerts.mechanisms import (
     Closing,
     Dimension,
@@ -24,7 +25,6 @@ from alerts.mechanisms import (
     Party,
     Profile,
     Recommendation,
-    Scope,
     Tlp,
 )
 from alerts.rules import (
@@ -38,14 +38,13 @@ from alerts.rules import (
     EventTrigger,
     Family,
     Freshness,
-    Measured,
     MedianOfWindow,
     PercentChange,
     Rule,
     SameMonthLastYear,
 )
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, SeriesKey, Severity
-from alerts.tracks import Correction, Docket, FindingKey, Judgement, Published, Track
+from alerts.tracks import Judgement, Published
 
 AURORA, DORADO, CYGNUS = PartnerId(1), PartnerId(2), PartnerId(3)
 PARTIES = {AURORA: "EU", DORADO: "US", CYGNUS: ""}
@@ -246,7 +245,6 @@ def daily(first: str, *values: float) -> list[Sample]:
     return [Sample(at(first) + days(n), value) for n, value in enumerate(values)]
 
 
-BEGINNING = at("1900-01-01")
 NOW = at("2026-01-01")
 PLAIN = mechanism(LEAD_TIME_RULE, PRICE_RULE, VOLUME_RULE, CONTROL_RULE, OUTAGE_RULE)
 
@@ -281,14 +279,9 @@ def open_alert(*held: Evidence, profile: Profile = PLAIN) -> Alert:
 LEAD = evidence(LEAD_TIME_RULE, finding(MODERATE))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+@dataclass(frozen=True, slots=True, repr=False)
+class Entry(desk.Entry):
     """One thing that arrives: a report, or a value of an instant (None takes it back)."""
-
-    key: SeriesKey
-    at: datetime
-    value: float | None = None
-    report: Report | None = None
 
     def __repr__(self) -> str:
         """Short, since a history is made of many."""
@@ -317,120 +310,39 @@ def event(key: SeriesKey, told: Report) -> Entry:
     return Entry(key, told.at, report=told)
 
 
-@dataclass(slots=True)
-class Desk:
-    """The engine with a memory as narrow as the service's."""
+@dataclass
+class Desk(desk.Desk):
+    """The product's desk, said shorter: its clock stands, and it remembers what it published."""
 
-    profiles: Sequence[Profile]
     catalogue: Catalogue = CATALOGUE
-    now: datetime = field(default_factory=lambda: at("2026-01-01"))
-    values: dict[SeriesKey, dict[datetime, float]] = field(default_factory=dict)
-    reports: dict[SeriesKey, list[Report]] = field(default_factory=dict)
-    findings: dict[FindingKey, Finding] = field(default_factory=dict)
-    feeds: dict[FindingKey, Scope] = field(default_factory=dict)
-    alerts: dict[Scope, Alert] = field(default_factory=dict)
-    ended: dict[Scope, datetime] = field(default_factory=dict)
+    now: datetime = NOW
     published: list[Published] = field(default_factory=list)
     outcome: Judgement = field(default_factory=Judgement)
-    seen_until: dict[SeriesKey, datetime] = field(default_factory=dict)
-    ids: dict[SeriesKey, SeriesId] = field(default_factory=dict)
-    opened: int = 0
-    begins_at: datetime = field(default_factory=lambda: at("2026-01-01"))
 
-    def post(self, *entries: Entry, now: datetime | None = None) -> list[Published]:
-        """One transaction: stores the entries, judges them together; gives what it published."""
-        keys = list(dict.fromkeys(e.key for e in entries))
-        self.begins_at = min(e.at for e in entries)
-        before = dict(self.seen_until)
-        tracks = [self._track(key, [e for e in entries if e.key == key]) for key in sorted(keys)]
-        changed = {t.series: list(t.corrections) for t in tracks if t.begins_at is not None}
-        scopes = {p.scope_of(k) for k in keys for p in self.profiles}
-        clock = now or self.now
-        again = hindsight.late(tracks, {}, self.ended, {})
-        ahead = [t for t in tracks if not t.corrections]
-        outcome = judgement.judge(ahead, self._dockets(scopes), self.catalogue, clock)
-        again |= hindsight.late(ahead, self._horizons(outcome.touched, before), {}, {})
-        outcome = outcome.without(again)
-        for scope in sorted(again):
-            outcome.add(self._judge_again(scope, changed, clock, before))
-        return self._write(outcome)
+    def post(  # type: ignore[override]
+        self, *entries: desk.Entry, now: datetime | None = None
+    ) -> list[Published]:
+        """One transaction; gives what it published."""
+        return self._noted(super().post(entries, now or self.now))
 
-    def _horizons(
-        self, scopes: Iterable[Scope], seen: Mapping[SeriesKey, datetime]
-    ) -> dict[Scope, tuple[datetime, SeriesKey]]:
-        """The newest instant that each scope's series had before."""
-        found: dict[Scope, tuple[datetime, SeriesKey]] = {}
-        for scope in scopes:
-            instants = [(t, k) for k, t in seen.items() if scope in self._scopes_of(k)]
-            if instants:
-                found[scope] = max(instants)
-        return found
-
-    def _scopes_of(self, key: SeriesKey) -> set[Scope]:
-        return {p.scope_of(key) for p in self.profiles if any(r.asks(key) for r in p.rules)}
-
-    def _judge_again(
-        self,
-        scope: Scope,
-        changed: Mapping[SeriesId, list[Correction]],
-        now: datetime,
-        seen: Mapping[SeriesKey, datetime],
-    ) -> Judgement:
-        profile = next(p for p in self.profiles if p.id == scope.mechanism)
-        keys = sorted(k for k in self.ids if scope in self._scopes_of(k))
-        tracks = []
-        for key in keys:
-            track = self._blank(key)
-            track.fresh = [Sample(t, v) for t, v in sorted(self.values.get(key, {}).items())]
-            track.reports = self.reports.get(key, [])
-            tracks.append(track)
-        here = {t.series: changed[t.series] for t in tracks if t.series in changed}
-        docket = self._dockets([scope]).get(scope, Docket())
-        horizon = self._horizons([scope], seen).get(scope)
-        until = horizon[0] if horizon else None
-        return hindsight.judge_again(
-            profile, scope, tracks, here, docket, self.catalogue, now, until
-        )
+    def sweep(self, now: datetime) -> list[Published]:  # type: ignore[override]
+        """What is due by time alone; gives what it published."""
+        return self._noted(super().sweep(now))
 
     def judge_again(self) -> list[Published]:
         """Every scope from its beginning, although nothing has changed."""
+        before = {key: file.until for key, file in self._files.items()}
         outcome = Judgement()
-        for scope in sorted({s for key in self.ids for s in self._scopes_of(key)}):
-            outcome.add(self._judge_again(scope, {}, self.now, self.seen_until))
-        return self._write(outcome)
+        for scope in sorted({s for key in self._files for s in self._scopes(key)}):
+            outcome.add(self._judge_again(scope, {}, self.now, before))
+        return self._noted(self._write(outcome, self.now))
 
-    def sweep(self, now: datetime) -> list[Published]:
-        """What is due by time alone: silence first, then the open alerts."""
-        tracks = [
-            self._blank(key, known=[Sample(last, self.values[key][last])])
-            for key in self.values
-            if (last := max(self.values[key], default=None)) is not None
-        ]
-        for key, finding in judgement.judge_silence(tracks, now).items():
-            self.findings[key] = finding
-        unheard = self._unheard(now)
-        scopes = {p.scope_of(t.key) for t in unheard for p, _ in t.questions}
-        dockets = self._dockets({*self.alerts, *scopes})
-        return self._write(
-            judgement.judge_time(dockets, self.profiles, self.catalogue, now, unheard)
-        )
-
-    def _unheard(self, now: datetime) -> list[Track]:
-        """The series with findings that fire, feed no alert, and now may."""
-        tracks = [self._blank(key) for key in self.ids]
-        for track in tracks:
-            firing = {k[1:] for k, f in self.findings.items() if k[0] == track.series and f.fires}
-            firing -= {k[1:] for k in self.feeds if k[0] == track.series}
-            track.reports = self.reports.get(track.key, [])
-            track.questions = [
-                (p, r)
-                for p, r in track.questions
-                if (p.id, r.id) in firing
-                and not r.shadow
-                and r.effect is Effect.early_warning
-                and p.in_force(now.date())
-            ]
-        return [t for t in tracks if t.questions]
+    def restarted(self) -> Desk:
+        """The desk of a new process: nothing but what is stored goes from one to the other."""
+        passing = {"profiles", "catalogue", "outcome", "_views"}
+        kept = [f.name for f in fields(self) if f.name not in passing]
+        stored = pickle.loads(pickle.dumps({name: getattr(self, name) for name in kept}))
+        return Desk(self.profiles, self.catalogue, **stored)
 
     def finding(self, key: SeriesKey) -> Finding:
         """The finding of the first mechanism's one rule on a series; quiet ones are forgotten."""
@@ -447,128 +359,10 @@ class Desk:
         """Everything published so far, by type without the prefix."""
         return [p.transition.type.value.removeprefix("alert.") for p in self.published]
 
-    def _blank(self, key: SeriesKey, known: list[Sample] | None = None) -> Track:
-        series = self.ids.setdefault(key, SeriesId(len(self.ids) + 1))
-        indicator = self.catalogue.indicators.get(key.indicator)
-        return Track(
-            series,
-            key,
-            indicator.unit if indicator else "",
-            [(p, r) for p in self.profiles for r in p.rules if r.asks(key)],
-            known=known or [],
-            findings={k[1:]: f for k, f in self.findings.items() if k[0] == series},
-            breaks=sorted({b for p in self.profiles for b in p.breaks_of(key)}),
-        )
-
-    def _track(self, key: SeriesKey, entries: Sequence[Entry]) -> Track:
-        track = self._blank(key)
-        if entries[0].report is not None:
-            self._hear(track, [e.report for e in entries if e.report is not None])
-            self.seen_until[key] = max(
-                self.seen_until.get(key, BEGINNING), *(e.at for e in entries)
-            )
-            return track
-        until = self.seen_until.get(key)
-        stored = self.values.setdefault(key, {})
-        for entry in entries:
-            was = stored.get(entry.at)
-            if entry.value is None:
-                stored.pop(entry.at, None)
-            else:
-                stored[entry.at] = entry.value
-            if until is not None and entry.at <= until and was != entry.value:
-                track.corrections.append(Correction(entry.at, was, entry.value))
-        history = [Sample(t, v) for t, v in sorted(stored.items())]
-        track.fresh = [s for s in history if until is None or s.at > until]
-        if not track.corrections:
-            track.known = self._remembered(track, [s for s in history if until and s.at <= until])
-        self.seen_until[key] = max(e.at for e in entries)
-        if until is not None:
-            self.seen_until[key] = max(until, self.seen_until[key])
-        return track
-
-    def _hear(self, track: Track, told: Sequence[Report]) -> None:
-        """Reports of one instant and partner replace each other: the later one is a revision."""
-        standing = {(r.at, r.partner): r for r in self.reports.get(track.key, [])}
-        fresh = []
-        for one in told:
-            place = (one.at, one.partner)
-            if one.severity is NONE and place not in standing:
-                continue
-            if place in standing:
-                track.corrections.append(Correction(one.at, 1.0, float(one.severity)))
-            else:
-                fresh.append(place)
-            standing[place] = one
-            if one.severity is NONE:
-                del standing[place]
-                track.corrections[-1] = Correction(one.at, 1.0, None)
-        track.reports = self.reports[track.key] = [standing[p] for p in sorted(standing)]
-        track.fresh_reports = [r for r in track.reports if (r.at, r.partner) in fresh]
-
-    def _remembered(self, track: Track, history: Sequence[Sample]) -> list[Sample]:
-        """As far back as the rules say they look, and not further."""
-        kept: list[Sample] = []
-        for profile, asked in track.questions:
-            if not isinstance(asked.detector, Measured) or not track.fresh:
-                continue
-            finding = track.findings.get((profile.id, asked.id))
-            alert = self.alerts.get(profile.scope_of(track.key))
-            anchors = [track.fresh[0].at, self.begins_at]
-            anchors += [finding.onset] if finding and finding.onset else []
-            anchors += [alert.opened_at] if alert else []
-            span, observations = detectors.reach(asked.detector)
-            before = [s for s in history if s.at < min(anchors)]
-            first = max(0, len(before) - observations)
-            since = min([min(anchors) - span, *(s.at for s in before[first : first + 1])])
-            remembered = [s for s in history if s.at >= since]
-            kept = max(kept, remembered, key=len)
-        return kept
-
-    def _dockets(self, scopes: Iterable[Scope]) -> dict[Scope, Docket]:
-        keys = {series: key for key, series in self.ids.items()}
-        rules = {(p.id, r.id): r for p in self.profiles for r in p.rules}
-        dockets = {s: Docket(self.alerts[s]) for s in scopes if s in self.alerts}
-        for found, scope in self.feeds.items():
-            if scope in dockets:
-                finding, key = self.findings[found], keys[found[0]]
-                behind = [r for r in self.reports.get(key, []) if r.at == finding.observed_at]
-                dockets[scope].evidence[found] = Evidence(
-                    rules[found[1:]],
-                    found[0],
-                    key,
-                    self._blank(key).unit,
-                    finding,
-                    behind[-1] if behind else None,
-                )
-        return dockets
-
-    def _write(self, outcome: Judgement) -> list[Published]:
+    def _noted(self, outcome: Judgement) -> list[Published]:
         self.outcome = outcome
-        self.ended.update(outcome.ended)
-        for key, finding in outcome.findings.items():
-            self.findings.pop(key, None)
-            self.feeds.pop(key, None)
-            if not finding.is_quiet:
-                self.findings[key] = finding
-                if key in outcome.feeds:
-                    self.feeds[key] = outcome.feeds[key]
-        named: list[Published] = []
-        for published in outcome.published:
-            if published.transition.type is EventType.opened:
-                self.opened += 1
-                ref = f"AB-2026-{self.opened:04d}"
-            else:
-                ref = self.alerts[published.scope].ref
-            alert = replace(published.alert, ref=ref)
-            self.alerts[published.scope] = alert
-            if alert.state is AlertState.resolved:
-                del self.alerts[published.scope]
-            named.append(replace(published, alert=alert))
-        for scope, why in outcome.restated.items():
-            self.alerts[scope] = replace(self.alerts[scope], why=why)
-        self.published += named
-        return named
+        self.published += outcome.published
+        return outcome.published
 
 
 def told(published: Sequence[Published]) -> list[tuple[str, Level, Severity]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import enum
 import os
-import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, TypeVar
 
@@ -436,7 +435,7 @@ def lived(steps: Sequence[Step], profile: Profile = WATCH) -> tuple[Desk, list[M
             case Do.sweep:
                 here.sweep(step.when)
             case Do.restart:
-                here = restarted(here)
+                here = here.restarted()
             case Do.expire:
                 yesterday = (step.when - days(1)).date()
                 here.profiles = [replace(profile, valid_until=yesterday)]
@@ -470,10 +469,3 @@ def people_set(here: Desk, level: Level) -> list[tuple[Alert, Level]]:
     ]
     here.alerts |= {a.scope: a for a, _ in set_by_people}
     return set_by_people
-
-
-def restarted(here: Desk) -> Desk:
-    """The desk of a new process: nothing but what is stored goes from one to the other."""
-    passing = {"profiles", "catalogue", "outcome", "begins_at"}
-    stored = {f.name: getattr(here, f.name) for f in fields(here) if f.name not in passing}
-    return Desk(here.profiles, here.catalogue, **pickle.loads(pickle.dumps(stored)))

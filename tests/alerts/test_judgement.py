@@ -166,6 +166,15 @@ def test_a_late_value_is_judged_in_its_place() -> None:
     assert step.transition.reason.startswith("A late value for 2 March 2021 came in: 13 weeks.")
 
 
+def test_what_another_good_reported_since_does_not_put_off_what_a_revision_finds_due() -> None:
+    here = Desk([ALL], now=at("2021-03-06"))
+    gallium = LEAD_TIME._replace(good="gallium")
+    here.post(*weeks("2021-03-01", 14, 12, 12, 12), value(gallium, "2021-03-20", 12))
+    here.now = at("2021-04-20")
+    (step,) = here.post(value(LEAD_TIME, "2021-03-01", 15))
+    assert step.transition.type.value == "alert.resolved"
+
+
 def test_what_is_new_beside_a_late_value_is_judged_as_if_it_had_come_by_itself() -> None:
     here, apart = Desk([ALL]), Desk([ALL])
     late, new = weeks("2021-03-02", 12), weeks("2021-03-04", 26, 12, 12, 12, 12, 12, 12)

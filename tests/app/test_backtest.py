@@ -562,3 +562,57 @@ def test_a_profile_that_is_not_there_is_said(
     data: Path, arguments: tuple[str, ...], code: int
 ) -> None:
     assert invoke(*arguments, "--data", data).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "said"),
+    [
+        (
+            HEADER,
+            "shipping,chokepoint_transits,,suez,9999-12-31,50",
+            "from 1900 to 2200",
+        ),
+        (
+            HEADER,
+            "shipping,chokepoint_transits,,suez,0001-01-01,50",
+            "from 1900 to 2200",
+        ),
+        (f"{HEADER},value", "shipping,chokepoint_transits,,suez,2020-01-01,50,9", "is there twice"),
+    ],
+)
+def test_what_no_one_can_mean_is_refused(tmp_path: Path, header: str, line: str, said: str) -> None:
+    write(tmp_path, "bad.csv", header, [line])
+    with pytest.raises(DataFaulty) as refused:
+        run(tmp_path)
+    assert said in str(refused.value)
+
+
+def test_lines_that_end_in_returns_alone_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mac.csv").write_bytes(f"{HEADER}\rshipping,x,,suez,2020-01-01,5\r".encode())
+    done = invoke("--profile", str(WATCH), "--data", tmp_path)
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--from", "2021-01-01", "--to", "2019-01-01"), 2),
+        (("--to", "9999-12-31"), 0),
+        (("--sweep", "band=0:1e999999:1"), 1),
+        (("--sweep", "band=0:1e200:1e-200"), 1),
+    ],
+)
+def test_options_at_their_ends_are_sentences(
+    data: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    done = invoke("--profile", str(WATCH), "--data", data, *arguments)
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit | Unusable)
+
+
+def test_nothing_is_known_before_it_is_observed(tmp_path: Path) -> None:
+    lines = [f"{row},2000-01-01" for row in strait("suez", [(150, 20)])]
+    write(tmp_path, "a.csv", f"{HEADER},available_at", lines)
+    for episode in run(tmp_path).document()["episodes"]:
+        assert episode["known"] >= episode["opened"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,11 +13,11 @@ from sqlalchemy import text
 
 from alerts import detectors
 from alerts.findings import State
-from alerts.rules import Measured
+from alerts.rules import CarryOver, Measured
 from alerts.signals import PartnerId, Sample, SeriesKey, Severity
 from app import documents, store
 from app.database import Database
-from app.evaluate import sweep
+from app.evaluate import loading, sweep
 from app.ingest import Arrival, Intake
 from app.policy import Policy
 
@@ -122,8 +123,6 @@ AGREEMENT = """
       bands: [{ severity: moderate, raise_at: 1, clear_at: 0.6 }]
     source: our_design
 """
-
-Opens = Callable[[str], object]
 
 
 async def use(database: Database, rules: str, *, more: str = "") -> tuple[Policy, Intake]:
@@ -243,3 +242,161 @@ async def test_beyond_the_limit_alerts_are_folded_and_told_in_one(database: Data
             )
         ).scalars()
         assert list(types) == ["alert.opened", "alert.resolved"]
+
+
+# ---- what a hostile reading found --------------------------------------------------------------
+
+LEADS = TRUSTED.replace("    trust: { combine: highest, parties: 2, source: our_design }\n", "")
+QUICK = LEADS.replace("  - id: lead\n", "  - id: lead\n    clear_after: 1\n")
+DAY = timedelta(days=1)
+
+
+async def rows(database: Database, query: str) -> list[tuple[object, ...]]:
+    async with database.begin() as connection:
+        return [tuple(row) for row in await connection.execute(text(query))]
+
+
+async def test_a_rule_that_asks_a_series_no_more_does_not_stop_a_correction(
+    database: Database,
+) -> None:
+    price = LEADS.replace("id: lead", "id: price").replace("lead_time", "price_index")
+    policy, intake = await use(
+        database,
+        LEADS + price.replace("raise_at: 20, clear_at: 18", "raise_at: 120, clear_at: 110"),
+    )
+    await intake.accept([Arrival(EU, LEAD, FIRST, 26.0), Arrival(EU, PRICE, FIRST, 150.0)], NOW)
+    assert await open_alerts(database) == {"chips": Severity.severe}
+    (profile,) = policy.profiles.values()
+    narrowed = [
+        replace(r, version=2, goods=("dram",)) if r.id == "price" else r for r in profile.rules
+    ]
+    policy.renew({profile.id: replace(profile, rules=tuple(narrowed))}, ())
+    await intake.accept([Arrival(EU, LEAD, FIRST, None)], NOW)
+    assert await open_alerts(database) == {}
+
+
+async def test_values_at_the_end_of_all_numbers_stop_nothing(database: Database) -> None:
+    rules = TRUSTED.replace("combine: highest, parties: 2", "combine: mean, parties: 1")
+    _, intake = await use(database, rules)
+    huge = [Arrival(p, LEAD, FIRST, 1.7e308) for p in (EU, US)]
+    await intake.accept(huge, NOW)
+    await intake.accept([Arrival(EU, LEAD, FIRST + DAY, 10.0)], NOW)
+    assert await rows(database, "SELECT count(*) FROM signals") == [(3,)]
+
+
+CONCENTRATED = """
+  - id: who
+    title: Who supplies
+    version: 1
+    family: availability
+    sectors: [semiconductors]
+    indicators: [country_share]
+    detector:
+      kind: concentration
+      direction: up
+      measure: hhi
+      bands: [{ severity: severe, raise_at: 0.25, clear_at: 0.2 }]
+    source: our_design
+"""
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_shares_of_one_instant_are_read_together_however_they_come(
+    database: Database, together: bool
+) -> None:
+    _, intake = await use(database, CONCENTRATED)
+    shares = {"UA": 0.4, "CN": 0.5}
+
+    def told(place: str, share: float | None) -> Arrival:
+        key = SeriesKey("semiconductors", "country_share", "gallium", place)
+        return Arrival(EU, key, FIRST, share)
+
+    arrivals = [told(place, share) for place, share in shares.items()]
+    for request in [arrivals] if together else [[a] for a in arrivals]:
+        await intake.accept(request, NOW)
+    assert await open_alerts(database) == {"gallium": Severity.severe}
+    for place in shares:
+        await intake.accept([told(place, None)], NOW)
+    assert await open_alerts(database) == {}, "every share was taken back"
+
+
+async def test_silence_does_not_undo_what_a_new_version_began_afresh(database: Database) -> None:
+    silent = "    freshness: { stale_after_days: 10, no_data_after_days: 20, source: our_design }\n"
+    policy, intake = await use(database, LEADS.removesuffix("    source: our_design\n") + silent
+                               + "    source: our_design\n")  # fmt: skip
+    await intake.accept([Arrival(EU, LEAD, FIRST, 26.0)], NOW)
+    (profile,) = policy.profiles.values()
+    anew = [replace(r, version=2, carry_over=CarryOver.fresh) for r in profile.rules]
+    policy.renew({profile.id: replace(profile, rules=tuple(anew))}, ())
+    await sweep(database, policy, NOW)
+    found = await rows(database, "SELECT rule_version, severity FROM findings")
+    assert (2, int(Severity.severe)) not in found
+
+
+async def test_an_alert_that_was_told_stays_told_when_the_next_of_its_subject_is_folded(
+    database: Database,
+) -> None:
+    _, intake = await use(
+        database, QUICK, more="overflow: { open_alerts: 1, source: our_design }\n"
+    )
+    await intake.accept([Arrival(EU, LEAD, FIRST, 26.0)], NOW)
+    await intake.accept([Arrival(EU, LEAD._replace(good="dram"), FIRST, 26.0)], NOW)
+    async with database.begin() as connection:
+        await connection.execute(text("UPDATE alerts SET folded = false"))
+    again = [(1, 1.0), (20, 1.0), (21, 1.0), (22, 26.0)]
+    await intake.accept([Arrival(EU, LEAD, FIRST + n * DAY, value) for n, value in again], NOW)
+    found = await rows(database, "SELECT good, state, folded FROM alerts ORDER BY id")
+    assert found == [
+        ("chips", "resolved", False),
+        ("dram", "open", False),
+        ("chips", "open", True),
+    ]
+
+
+async def test_a_summary_does_not_count_towards_the_limit(database: Database) -> None:
+    policy, intake = await use(
+        database, QUICK, more="overflow: { open_alerts: 2, source: our_design }\n"
+    )
+    keys = [LEAD._replace(good=good) for good in ("chips", "mcu", "dram")]
+    await intake.accept([Arrival(EU, key, FIRST, 26.0) for key in keys], NOW)
+    await sweep(database, policy, NOW)
+    calm = [Arrival(EU, keys[0], FIRST + n * DAY, 1.0) for n in (1, 20, 21)]
+    await intake.accept(calm, NOW)
+    await intake.accept([Arrival(EU, LEAD._replace(good="nand"), FIRST + 30 * DAY, 26.0)], NOW)
+    assert await rows(database, "SELECT folded FROM alerts WHERE good = 'nand'") == [(False,)]
+
+
+async def test_what_comes_while_a_shelf_ends_is_not_overwritten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, intake = await use(database, QUICK)
+    async with database.begin() as connection:
+        ids = await store.series.find_or_make(connection, {LEAD}, NOW)
+        shelf = await store.shelves.add(
+            connection,
+            mechanism="",
+            rule="",
+            series=ids[LEAD],
+            reason="Maintenance.",
+            created_by="olga",
+            until=NOW + timedelta(hours=1),
+            now=NOW,
+        )
+    policy.renew(policy.profiles, [shelf])
+    await intake.accept([Arrival(EU, LEAD, FIRST, 26.0)], NOW)
+    assert await open_alerts(database) == {}
+    later, loaded = NOW + timedelta(hours=2), loading.dockets
+    meanwhile: list[asyncio.Task[object]] = []
+
+    async def slowly(*given: object) -> object:
+        found = await loaded(*given)  # type: ignore[arg-type]
+        if not meanwhile:
+            calm = intake.accept([Arrival(EU, LEAD, FIRST + DAY, 1.0)], later)
+            meanwhile.append(asyncio.ensure_future(calm))
+            await asyncio.wait(meanwhile, timeout=1)
+        return found
+
+    monkeypatch.setattr(loading, "dockets", slowly)
+    await sweep(database, policy, later)
+    await asyncio.gather(*meanwhile)
+    assert await rows(database, "SELECT max(severity) FROM findings") == [(0,)]

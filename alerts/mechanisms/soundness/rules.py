@@ -14,6 +14,10 @@ from alerts.rules import Combination, Combine, Effect, Measured, Rule, Trust
 
 _GRADE = re.compile(r"[A-F][1-6]")
 
+LONGEST_ID = 100
+MOST_AFTER = 10_000
+"""Waiting longer than this is never to fire, or never to clear."""
+
 
 def rule_faults(profile: Profile, catalogue: Catalogue) -> Iterator[Fault]:
     siblings = {rule.id: rule for rule in profile.rules}
@@ -64,9 +68,17 @@ def _asks(profile: Profile, catalogue: Catalogue, rule: Rule, pointer: str) -> I
 def _counts(rule: Rule, pointer: str) -> Iterator[Fault]:
     if not ID.fullmatch(rule.id):
         yield Fault(f"{pointer}/id", f"{rule.id!r} must be lower-case words joined by '-'.")
+    elif len(rule.id) > LONGEST_ID:
+        yield Fault(f"{pointer}/id", f"An id has at most {LONGEST_ID} characters.")
+    if not rule.title.strip():
+        yield Fault(f"{pointer}/title", "Sentences name the rule by its title; give it one.")
     for name in ("version", "raise_after", "clear_after"):
         if getattr(rule, name) < 1:
             yield Fault(f"{pointer}/{name}", f"{name} counts from 1.")
+    for name in ("raise_after", "clear_after"):
+        if getattr(rule, name) > MOST_AFTER:
+            said = f"At most {MOST_AFTER:,} observations are waited for."
+            yield Fault(f"{pointer}/{name}", said)
     if rule.young_until is not None and rule.young_until < 1:
         yield Fault(f"{pointer}/young_until", "A series has at least one observation.")
     if rule.young_until is not None and not isinstance(rule.detector, Measured):
