@@ -67,11 +67,14 @@ async def evaluate_series(
     kept = await store.findings.of_series(connection, [m.series for m in asked])
     on_file, ended = await loading.standing(connection, scopes)
     dockets = await loading.dockets(connection, policy, on_file, now)
-    tracks = await loading.tracks(connection, policy, recall, asked, kept, dockets, now)
+    questions = [question for found in together.values() for question in found]
+    subjects = await loading.subject_tracks(connection, policy, questions, now)
+    frozen = loading.frozen_since(subjects, dockets)
+    tracks = await loading.tracks(connection, policy, recall, asked, kept, dockets, now, frozen)
     again = hindsight.late(tracks, {}, ended, joint)
     ahead = [t for t in tracks if not t.corrections]
-    beside = await loading.joint_tracks(connection, policy, ahead, dockets, now) if joint else []
-    outcome = judgement.judge([*ahead, *beside], dockets, policy.catalogue, now)
+    beside = await loading.siblings(connection, policy, ahead, about_joint, frozen)
+    outcome = judgement.judge([*ahead, *beside, *subjects], dockets, policy.catalogue, now)
     looked_at = outcome.touched | about_joint
     if looked_at:
         horizons = await _horizons(connection, policy, looked_at, asked)

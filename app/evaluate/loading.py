@@ -119,12 +119,17 @@ async def tracks(
     kept: Sequence[KeptFinding],
     dockets: Mapping[Scope, Docket],
     now: datetime,
+    frozen: datetime | None,
 ) -> list[Track]:
-    """The tracks to judge, with windows as far back as their rules look."""
+    """The tracks to judge, with windows as far back as their rules look.
+
+    ``frozen`` is the earliest instant that a joint rule's baseline is frozen at.
+    """
     findings = by_series(kept)
     telling = [m.series for m in movements if policy.is_event(m.key)]
     reports = await store.signals.reports(connection, telling) if telling else {}
-    begins_at = min((at for m in movements if (at := _begins_at(m)) is not None), default=None)
+    begins = [at for m in movements if (at := _begins_at(m)) is not None]
+    begins_at = min([*begins, *([frozen] if frozen else [])], default=None)
     loaded: list[Track] = []
     missing: list[tuple[Track, datetime]] = []
     for movement in movements:
@@ -183,20 +188,28 @@ async def load_voices(connection: Connection, policy: Policy, loaded: Sequence[T
             track.voices = found.get(track.series, {})
 
 
-async def joint_tracks(
+def frozen_since(subjects: Sequence[Track], dockets: Mapping[Scope, Docket]) -> datetime | None:
+    """The earliest instant that a baseline of these joint findings is frozen at."""
+    frozen = [f.onset for t in subjects for f in t.findings.values() if f.onset is not None]
+    scopes = {p.scope_of(t.key) for t in subjects for p, _ in t.questions}
+    frozen += [d.alert.opened_at for s in scopes if (d := dockets.get(s)) and d.alert]
+    return min(frozen, default=None)
+
+
+async def siblings(
     connection: Connection,
     policy: Policy,
     moved: Sequence[Track],
-    dockets: Mapping[Scope, Docket],
-    now: datetime,
+    scopes: Collection[Scope],
+    frozen: datetime | None,
 ) -> list[Track]:
-    """What joint rules on moved series need besides: their findings, and the other series they
-    read, windows as far back as they look.
+    """The other series that joint rules of these scopes read beside those that moved, windows as
+    far back as they look.
     """
-    asked = [question for t in moved for question in policy.joint(t.key)]
-    if not asked:
+    begins = [at for t in moved if (at := t.begins_at) is not None]
+    if not scopes or not begins:
         return []
-    scopes = {p.scope_of(subject) for p, _, subject in asked}
+    anchor = min([*begins, *([frozen] if frozen else [])])
     here = {t.series for t in moved}
     others = {
         m.series: m
@@ -204,9 +217,8 @@ async def joint_tracks(
         for m in found
         if m.series not in here
     }
-    subjects = await subject_tracks(connection, policy, asked, now)
     kept = by_series(await store.findings.of_series(connection, list(others)))
-    siblings = [
+    beside = [
         Track(
             m.series,
             m.key,
@@ -217,13 +229,7 @@ async def joint_tracks(
         )
         for m in others.values()
     ]
-    begins = [at for t in moved if (at := t.begins_at) is not None]
-    begins += [f.onset for t in subjects for f in t.findings.values() if f.onset is not None]
-    begins += [d.alert.opened_at for s in scopes if (d := dockets.get(s)) and d.alert]
-    anchor = min(begins)
-    wanting = [
-        t for t in siblings if looks_back(policy.reach(t.key)) and not policy.is_event(t.key)
-    ]
+    wanting = [t for t in beside if looks_back(policy.reach(t.key)) and not policy.is_event(t.key)]
     states = await store.series.states(connection, [t.series for t in wanting]) if wanting else {}
     missing: list[tuple[Track, datetime]] = []
     for track in wanting:
@@ -235,7 +241,7 @@ async def joint_tracks(
             missing.append((track, anchor))
     if missing:
         await _load_windows(connection, policy, missing)
-    return [*siblings, *subjects]
+    return beside
 
 
 async def subject_tracks(
@@ -249,7 +255,9 @@ async def subject_tracks(
     questions: dict[SeriesKey, list[tuple[Profile, Rule]]] = {}
     for subject, mechanism, rule in sorted(each):
         questions.setdefault(subject, []).append(each[subject, mechanism, rule])
-    ids = await store.series.ids_of(connection, list(questions)) if questions else {}
+    if not questions:
+        return []
+    ids = await store.series.ids_of(connection, list(questions))
     kept = by_series(await store.findings.of_series(connection, list(ids.values())))
     return [
         Track(
