@@ -38,7 +38,7 @@ def formula(rule: Measured) -> Formula:
     """The formula of a rule of ``questions``; harm is up, and values are positive.
 
     Raises:
-        NotImplementedError: of a rule that the bench does not ask.
+        ValueError: of a rule that the bench does not ask.
     """
     match rule:
         case Bands():
@@ -62,7 +62,7 @@ def formula(rule: Measured) -> Formula:
         case Agreement():
             return _Agreement(rule)
         case _:
-            raise NotImplementedError(rule.kind)
+            raise ValueError(f"the bench asks nothing of kind {rule.kind}")
 
 
 def _change(baseline: LastObservations) -> Formula:

@@ -225,9 +225,7 @@ def markdown(found: Found) -> str:
     """The whole page."""
     final, as_of = found.final.score, found.as_of.score
     profile = found.profile
-    exempt = "; ".join(
-        f"the car series from {x.start} to {x.end} ({x.title})" for x in DECLARED
-    )
+    exempt = "; ".join(f"the car series from {x.start} to {x.end} ({x.title})" for x in DECLARED)
     said = [
         "# Skill on recorded history",
         "",

@@ -23,6 +23,7 @@ INVENTORIES = "auto_inventories.csv"
 VINTAGES = ("2023-01", "2023-12", "2025-08")
 """The vintages of the car inventories, oldest first: when the file was downloaded."""
 
+
 def labels() -> list[Label]:
     """What is known to have happened, a row for each event and series."""
     return reading.read_labels(LABELS)
