@@ -123,6 +123,12 @@ class Policy:
         """When what a series means changed, as any profile that asks it declares."""
         return tuple(sorted({at for p, _ in self.questions(key) for at in p.breaks_of(key)}))
 
+    def lateness(self, key: SeriesKey) -> timedelta | None:
+        """How late a value of a series may be and still be judged; None: however late."""
+        allowed = [p.allowed_lateness for p, _ in self.questions(key)]
+        days = [a.days for a in allowed if a is not None]
+        return timedelta(days=max(days)) if days and len(days) == len(allowed) else None
+
     def reach(self, key: SeriesKey) -> Reach:
         """How far back the rules that ask a series look, at most."""
         found = self._reaches.get(key)

@@ -296,6 +296,17 @@ class Overflow:
     source: Provenance = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How far behind its series' newest observation a late or corrected value is still judged.
+
+    What comes later still is stored, shown and compared with from then on, but moves nothing.
+    """
+
+    days: float
+    source: Provenance = ()
+
+
 class Dimension(enum.StrEnum):
     """What tells two alerts of one mechanism and sector apart."""
 
@@ -336,6 +347,7 @@ class Profile:
     records: tuple[RecordPolicy, ...] = ()
     series_breaks: tuple[SeriesBreak, ...] = ()
     overflow: Overflow | None = None
+    allowed_lateness: Lateness | None = None
     validity_source: Provenance = ()
 
     def in_force(self, day: date) -> bool:

@@ -15,7 +15,7 @@ from alerts.mechanisms import Profile, Scope
 from alerts.rules import Rule
 from alerts.signals import PartnerId, Report, Sample, SeriesId, SeriesKey
 from alerts.tracks import Correction, Docket, FindingKey, Track
-from app import store
+from app import store, telemetry
 from app.database import Connection
 from app.policy import Policy
 from app.recall import Recall
@@ -134,13 +134,14 @@ async def tracks(
     missing: list[tuple[Track, datetime]] = []
     for movement in movements:
         series, key = movement.series, movement.key
+        corrections, fresh = _in_time(policy, movement)
         track = Track(
             series,
             key,
             policy.unit_of(key),
             policy.questions(key),
-            fresh=movement.fresh,
-            corrections=movement.corrections,
+            fresh=fresh,
+            corrections=corrections,
             findings=told(policy, findings.get(series, ())),
             breaks=policy.breaks(key),
             shelved=policy.shelved(series, now),
@@ -151,8 +152,11 @@ async def tracks(
             track.fresh = []
             track.reports = reports.get(series, [])
             track.fresh_reports = [r for r in track.reports if (r.at, r.partner) in movement.said]
-        elif movement.fresh and not movement.corrections and looks_back(policy.reach(key)):
+        elif fresh and not corrections and looks_back(policy.reach(key)):
             anchor = anchor_of(track, dockets, begins_at)
+            if movement.corrections:  # Too late to be judged, but what is remembered is wrong now.
+                missing.append((track, anchor))
+                continue
             known = remembered.samples if remembered else movement.state.samples()
             is_whole = movement.state.observations <= len(known)
             if is_whole or _covers(known, anchor, policy.reach(key)):
@@ -165,6 +169,21 @@ async def tracks(
         await _load_windows(connection, policy, missing)
     await load_voices(connection, policy, loaded)
     return loaded
+
+
+def _in_time(policy: Policy, movement: Movement) -> tuple[list[Correction], list[Sample]]:
+    """The corrections of a movement that are not too late to be judged, and what is new with them.
+
+    Where all of them are too late, only what is newer than the series' last observation is left.
+    """
+    allowed, last = policy.lateness(movement.key), movement.state.last_observed_at
+    if allowed is None or last is None or not movement.corrections:
+        return movement.corrections, movement.fresh
+    kept = [c for c in movement.corrections if c.at >= last - allowed]
+    late = len(movement.corrections) - len(kept)
+    if late:
+        telemetry.line("corrections.too_late", series=movement.series, corrections=late)
+    return kept, movement.fresh if kept else [s for s in movement.fresh if s.at > last]
 
 
 def told(policy: Policy, kept: Iterable[KeptFinding]) -> dict[tuple[str, str], Finding]:

@@ -400,3 +400,19 @@ async def test_what_comes_while_a_shelf_ends_is_not_overwritten(
     await sweep(database, policy, later)
     await asyncio.gather(*meanwhile)
     assert await rows(database, "SELECT max(severity) FROM findings") == [(0,)]
+
+
+async def test_a_value_beyond_the_lateness_allowed_is_stored_and_judges_nothing_again(
+    database: Database,
+) -> None:
+    _, intake = await use(
+        database, LEADS, more="allowed_lateness: { days: 10, source: our_design }\n"
+    )
+    await intake.accept([Arrival(EU, LEAD, FIRST + n * DAY, 12.0) for n in (0, 20)], NOW)
+    beyond = [Arrival(EU, LEAD, FIRST + DAY, 26.0), Arrival(EU, LEAD, FIRST + 21 * DAY, 12.0)]
+    await intake.accept(beyond, NOW)
+    assert await open_alerts(database) == {}
+    assert await rows(database, "SELECT count(*) FROM signals") == [(4,)]
+    await intake.accept([Arrival(EU, LEAD, FIRST + 12 * DAY, 26.0)], NOW)
+    await intake.accept([Arrival(EU, LEAD, FIRST + 21 * DAY, 26.0)], NOW)
+    assert await open_alerts(database) == {"chips": Severity.severe}, "ten days are allowed"

@@ -222,6 +222,8 @@ def _breaks(profile: Profile, catalogue: Catalogue) -> Iterator[Fault]:
         if what in seen:
             yield Fault(pointer, "This break is there twice.")
         seen.add(what)
+    if profile.allowed_lateness is not None and profile.allowed_lateness.days <= 0:
+        yield Fault("/allowed_lateness/days", "A lateness that is allowed is more than 0 days.")
     if profile.overflow is not None and profile.overflow.open_alerts < 1:
         detail = "At least one alert may be open before others are folded into a summary."
         yield Fault("/overflow/open_alerts", detail)
