@@ -168,20 +168,21 @@ def _remember(
     ahead: Sequence[Track],
     dockets: Mapping[Scope, Docket],
 ) -> None:
-    """Keeps windows and detectors' memories of what was judged ahead for the next transaction."""
+    """Keeps windows and detectors' memories of what was judged ahead for the next transaction.
+
+    What the ring of the series' state holds anyway needs no memory here.
+    """
     versions = {m.series: m.state.version + 1 for m in asked}
     for track in ahead:
         reach = policy.reach(track.key)
         if not track.fresh or not loading.looks_back(reach):
             continue
         samples = [*track.known, *track.fresh]
-        begin = loading.needed(samples, loading.anchor_of(track, dockets), reach)
-        recall.put(
-            track.series,
-            Remembered(
-                versions[track.series], policy.edition, samples[max(0, begin) :], track.views
-            ),
-        )
+        begin = max(0, loading.needed(samples, loading.anchor_of(track, dockets), reach))
+        if track.views or len(samples) - begin > store.series.RING_SAMPLES:
+            version = versions[track.series]
+            remembered = Remembered(version, policy.edition, samples[begin:], track.views)
+            recall.put(track.series, remembered)
 
 
 async def sweep(database: Database, policy: Policy, now: datetime) -> Evaluation:
