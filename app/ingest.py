@@ -29,8 +29,8 @@ from app.store.signals import Row, Stored
 SERIES_REMEMBERED = 1_000_000
 """So many ids are kept in memory; then they are forgotten and looked up again."""
 
-
 _AFTER_ALL = datetime.max.replace(tzinfo=UTC)
+"""After anything that is ever observed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +458,7 @@ async def _movements(
             movement.gained = len(movement.fresh) + sum(
                 (c.now is not None) - (c.was is not None) for c in movement.corrections
             )
-            movement.fresh = rings[movement.series]
+            movement.newer, movement.fresh = movement.fresh, rings[movement.series]
     return list(movements.values())
 
 

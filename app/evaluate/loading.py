@@ -30,9 +30,9 @@ class Movement:
     """What one transaction changed on one series.
 
     ``state`` is how the series stood before. ``fresh`` are new samples, oldest first; with
-    ``corrections`` the newest that stand instead, and ``gained`` says by how many there are more
-    than before. ``written_until`` is the newest instant of
-    which something was stored, counted or not. ``said`` names new reports of an event: when, and whose.
+    ``corrections`` the newest that stand instead, ``newer`` has the new ones, and ``gained`` says by
+    how many there are more than before. ``written_until`` is the newest instant of which something
+    was stored, counted or not. ``said`` names new reports of an event: when, and whose.
     """
 
     series: SeriesId
@@ -43,6 +43,7 @@ class Movement:
     said: set[tuple[datetime, PartnerId]] = field(default_factory=set)
     written_until: datetime | None = None
     gained: int = 0
+    newer: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +176,17 @@ def _in_time(policy: Policy, movement: Movement) -> tuple[list[Correction], list
     """The corrections of a movement that are not too late to be judged, and what is new with them.
 
     Where all of them are too late, only what is newer than the series' last observation is left.
+    What is reported of an event is never too late: a warning must not stand on a report taken back.
     """
     allowed, last = policy.lateness(movement.key), movement.state.last_observed_at
-    if allowed is None or last is None or not movement.corrections:
+    is_bound = movement.corrections and not policy.is_event(movement.key)
+    if allowed is None or last is None or not is_bound:
         return movement.corrections, movement.fresh
     kept = [c for c in movement.corrections if c.at >= last - allowed]
     late = len(movement.corrections) - len(kept)
     if late:
         telemetry.line("corrections.too_late", series=movement.series, corrections=late)
-    return kept, movement.fresh if kept else [s for s in movement.fresh if s.at > last]
+    return kept, movement.fresh if kept else movement.newer
 
 
 def told(policy: Policy, kept: Iterable[KeptFinding]) -> dict[tuple[str, str], Finding]:

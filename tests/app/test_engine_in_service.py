@@ -416,3 +416,15 @@ async def test_a_value_beyond_the_lateness_allowed_is_stored_and_judges_nothing_
     await intake.accept([Arrival(EU, LEAD, FIRST + 12 * DAY, 26.0)], NOW)
     await intake.accept([Arrival(EU, LEAD, FIRST + 21 * DAY, 26.0)], NOW)
     assert await open_alerts(database) == {"chips": Severity.severe}, "ten days are allowed"
+
+
+async def test_beside_a_value_too_late_every_new_one_is_judged(database: Database) -> None:
+    _, intake = await use(
+        database, LEADS, more="allowed_lateness: { days: 10, source: our_design }\n"
+    )
+    await intake.accept([Arrival(EU, LEAD, FIRST + n * DAY, 12.0) for n in (0, 20)], NOW)
+    late = Arrival(EU, LEAD, FIRST + DAY, 26.0)
+    new = [Arrival(EU, LEAD, FIRST + (21 + n) * DAY, 12.0 if n else 26.0) for n in range(40)]
+    await intake.accept([late, *new], NOW)
+    found = await rows(database, "SELECT type, at FROM transitions ORDER BY id")
+    assert found[0] == ("alert.opened", FIRST + 21 * DAY), "the first of forty"
