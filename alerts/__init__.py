@@ -20,5 +20,6 @@ The rooms, top to bottom; each may use those below it and none above:
     catalogue     sectors, goods, indicators, event codes: what may be reported
     signals       what partners report, as values in time order
     signing       headers for bytes, keys and instant
+    endpoints     what attempts mean for their endpoint: breaker, suspension, notices
     retries       what an attempt means: the next step
 """

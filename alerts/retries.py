@@ -1,21 +1,26 @@
-"""What an attempt to deliver means: delivered, try again at an instant, give up, or never again.
+"""What an attempt to deliver means for its message: delivered, again at an instant, or no more.
 
-The whole judgement is :func:`judge`. When to try again is a list of waits that is given in: with
-the service's default, an endpoint that stays down is tried at 0 s, 5 s, 35 s, 2.6 min, 12.6 min,
-42.6 min, 1.7 h, 4.7 h, 10.7 h, 22.7 h, 46.7 h and 70.7 h, which spans a weekend; then the delivery
-has failed and waits for a person (BEHAVIOURS 6.1).
+The whole judgement is :func:`judge`; what attempts mean for their endpoint is :mod:`alerts.endpoints`.
+When to try again is a list of waits that is given in: with the service's default, an endpoint that
+stays down is tried at 0 s, 5 s, 35 s, 2.6 min, 12.6 min, 42.6 min, 1.7 h, 4.7 h, 10.7 h, 22.7 h,
+46.7 h and 70.7 h, which spans a weekend; then the delivery has failed and waits for a person.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 JITTER = 0.2
 LONGEST_HINT = timedelta(hours=1)
+# Being asked for patience is no failure, up to a point: then the schedule counts it after all.
+MOST_THROTTLED = 10
+LONGEST_THROTTLED = timedelta(hours=6)
+FRESH_ATTEMPTS = 2
+"""First and second attempts go before later ones, so that retries cannot starve what is new."""
 
 
 class ErrorCode(enum.StrEnum):
@@ -42,8 +47,20 @@ class Decision(enum.StrEnum):
 
     delivered = "delivered"
     retry = "retry"
+    throttled = "throttled"
+    """Again later, and the schedule does not count the attempt."""
     give_up = "give_up"
+    aborted = "aborted"
+    """The endpoint does not want this message."""
     gone = "gone"
+    """The endpoint wants nothing more; the delivery stays owed."""
+
+
+class Parting(enum.StrEnum):
+    """How an endpoint says that it wants nothing more."""
+
+    gone = "gone"
+    disable = "disable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +69,9 @@ class Outcome:
 
     ``status`` is set once the head of an answer was read, even if ``error`` says that the rest
     went wrong; ``error`` is left None for a complete answer of whatever status. ``detail`` is a
-    sentence for people, ``answer`` the bytes of the body that were read.
+    sentence for people, ``answer`` the bytes of the body that were read, ``answer_headers`` those of
+    interest, by lower-case name. ``sent_after`` and ``answered_after`` are milliseconds from the start
+    until the first byte was sent and until the head of the answer was read; None if that never was.
     """
 
     status: int | None = None
@@ -61,16 +80,25 @@ class Outcome:
     detail: str = ""
     answer: bytes = b""
     milliseconds: float = 0.0
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
+    sent_after: float | None = None
+    answered_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The next step, why in one sentence, and the code of the failure if it was one."""
+    """The next step, why in one sentence, and the code of the failure if it was one.
+
+    ``retry_at`` is the next try of this message; ``pause_until`` holds back everything for the same
+    endpoint; ``parting`` is how the endpoint took its leave, if it did.
+    """
 
     decision: Decision
     reason: str
     error: ErrorCode | None = None
     retry_at: datetime | None = None
+    pause_until: datetime | None = None
+    parting: Parting | None = None
 
 
 _WORDS = {
@@ -92,19 +120,36 @@ _WORDS = {
 
 
 def judge(
-    outcome: Outcome, *, attempt: int, schedule: Sequence[float], now: datetime, jitter: float
+    outcome: Outcome,
+    *,
+    attempt: int,
+    schedule: Sequence[float],
+    now: datetime,
+    jitter: float,
+    throttled: int = 0,
+    throttled_since: datetime | None = None,
 ) -> Verdict:
     """What an attempt means. Of these rows the first that matches wins.
 
-    ==  =========================================  ====================================
-    1   a complete answer 200 to 299               delivered
-    2   a complete answer 410 Gone                 gone: the endpoint wants nothing more
-    3   anything else, waits left in the schedule  retry, after the next wait
-    4   anything else                              give up
-    ==  =========================================  ====================================
+    ==  ============================================  ==============================================
+    1   a complete answer 200 to 299                  delivered
+    2   a complete answer 410, or any complete one    gone: the endpoint wants nothing more, and the
+        that says ``webhook-delivery: disable``       delivery is kept for it
+    3   a complete answer that says                   aborted: the endpoint does not want this message
+        ``webhook-delivery: abort-message``
+    4   429, fewer than ten times and six hours       throttled: the whole endpoint waits, and the
+                                                      schedule does not count the attempt
+    5   503 with ``Retry-After``, waits left          retry, and the whole endpoint waits
+    6   anything else, waits left in the schedule     retry, after the next wait
+    7   anything else                                 give up
+    ==  ============================================  ==============================================
 
-    An answer whose head said 2xx but whose body never ended, or was too long, is row 3: the
-    endpoint may have taken it, and hears the same ``webhook-id`` again.
+    An answer whose head said 2xx but whose body never ended, or was too long, is row 6: the
+    endpoint may have taken it, and hears the same ``webhook-id`` again. ``disable`` beside a 2xx is
+    row 1 and takes leave as well.
+
+    Sources: Standard Webhooks 1.0 (410 disables, 429 throttles); CloudEvents webhooks 1.0 §4 (a 429
+    with ``Retry-After`` must be observed); the header ``webhook-delivery`` is Svix's.
 
     Args:
         outcome: what the attempt met with.
@@ -114,25 +159,57 @@ def judge(
         jitter: in [0, 1); spreads a wait evenly over ±20 %, so that endpoints that failed together
             do not come back together. A wait is never shorter than a ``Retry-After``, which
             counts up to one hour.
+        throttled: how many attempts of this message the schedule has forgiven so far.
+        throttled_since: when the first of them was.
     """
     error = outcome.error or error_of(outcome.status)
+    asked = _control(outcome)
     if error is None:  # row 1
-        return Verdict(Decision.delivered, f"The endpoint answered {outcome.status}.")
-    reason = _sentence(outcome, error)
-    if outcome.error is None and outcome.status == 410:  # row 2 (Standard Webhooks: 410 disables)
+        parting = Parting.disable if asked == "disable" else None
         return Verdict(
-            Decision.gone, "The endpoint answered 410: it wants nothing more.", error=error
+            Decision.delivered, f"The endpoint answered {outcome.status}.", parting=parting
         )
-    if attempt <= len(schedule):  # row 3
-        wait = timedelta(seconds=schedule[attempt - 1] * (1 - JITTER + 2 * JITTER * jitter))
-        hint = retry_after(outcome.retry_after, now)
-        retry_at = now + max(wait, min(hint, LONGEST_HINT))
-        return Verdict(Decision.retry, reason, error=error, retry_at=retry_at)
-    return Verdict(  # row 4
+    reason = _sentence(outcome, error)
+    if outcome.error is None and outcome.status == 410:  # row 2
+        said = "The endpoint answered 410: it wants nothing more."
+        return Verdict(Decision.gone, said, error=error, parting=Parting.gone)
+    if asked == "disable":  # row 2
+        said = f"{reason} It asked to be sent nothing more."
+        return Verdict(Decision.gone, said, error=error, parting=Parting.disable)
+    if asked == "abort-message":  # row 3
+        return Verdict(Decision.aborted, f"{reason} It does not want this message.", error=error)
+    hint = min(retry_after(outcome.retry_after, now), LONGEST_HINT)
+    wait = schedule[min(attempt, len(schedule)) - 1] * (1 - JITTER + 2 * JITTER * jitter)
+    retry_at = now + max(timedelta(seconds=wait), hint)
+    is_whole = outcome.error is None
+    if is_whole and outcome.status == 429:
+        pause = min(retry_at, now + LONGEST_HINT)
+        since = throttled_since or now
+        if throttled < MOST_THROTTLED and now - since < LONGEST_THROTTLED:  # row 4
+            return Verdict(Decision.throttled, reason, error, retry_at=pause, pause_until=pause)
+        if attempt <= len(schedule):
+            return Verdict(Decision.retry, reason, error, retry_at=retry_at, pause_until=pause)
+    if attempt <= len(schedule):  # rows 5 and 6
+        asks_patience = is_whole and outcome.status == 503 and hint
+        return Verdict(
+            Decision.retry,
+            reason,
+            error,
+            retry_at=retry_at,
+            pause_until=now + hint if asks_patience else None,
+        )
+    return Verdict(  # row 7
         Decision.give_up,
         f"{reason} It was attempt {attempt}, the last of the schedule.",
         error=error,
     )
+
+
+def _control(outcome: Outcome) -> str:
+    """What a complete answer asks for by ``webhook-delivery``; empty when it asks for nothing."""
+    if outcome.error is not None:
+        return ""
+    return outcome.answer_headers.get("webhook-delivery", "").strip().lower()
 
 
 def error_of(status: int | None) -> ErrorCode | None:

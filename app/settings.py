@@ -82,13 +82,17 @@ class Settings(BaseSettings):
         description="How much of an endpoint's answer is kept with the attempt.",
     )
     webhook_in_flight: int = Field(
-        default=64, ge=1, le=10_000, description="Attempts at the same time in one worker."
+        default=256,
+        ge=1,
+        le=10_000,
+        description="Attempts at the same time in one worker. Those that take longer than half a second are "
+        "counted apart, up to sixteen times as many, so that endpoints that hang hold up no others.",
     )
     webhook_in_flight_per_endpoint: int = Field(
         default=4,
         ge=1,
         le=1_000,
-        description="Attempts at the same time to one endpoint, in one worker.",
+        description="Attempts at the same time to one endpoint, in one worker; one while it fails.",
     )
     retry_schedule: SecondsList = Field(
         default=(5, 30, 120, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400, 86_400),
@@ -97,10 +101,45 @@ class Settings(BaseSettings):
         "attempts over 70.7 hours. After the last the delivery has failed and waits for a person.",
     )
     lease_seconds: float = Field(
-        default=90,
+        default=30,
+        ge=1,
+        le=3_600,
+        description="How long a worker may keep a delivery it claimed before another takes it over. A living "
+        "worker renews it three times as often, so this is how long those of a dead one wait.",
+    )
+    endpoint_open_seconds: float = Field(
+        default=30,
         gt=0,
-        description="How long a worker may keep a delivery it claimed before another takes it over; longer "
-        "than `webhook_timeout_seconds`.",
+        description="How long an endpoint is left in peace after ten failures in a row, or when seven of ten "
+        "attempts failed within five minutes; then an attempt probes it, and each failure doubles the wait.",
+    )
+    endpoint_longest_open_seconds: float = Field(
+        default=600, gt=0, description="Up to how long an endpoint that fails is left in peace."
+    )
+    endpoint_suspend_after_hours: float = Field(
+        default=120,
+        gt=0,
+        description="An endpoint to which nothing was delivered for so long is suspended, if two messages at "
+        "least twelve hours apart failed. Its owner is told at 50, 70, 90 and 100 percent.",
+    )
+    drain_per_second: float = Field(
+        default=10,
+        gt=0,
+        le=100_000,
+        description="How fast a resumed or recovering endpoint is sent what it missed, the oldest first.",
+    )
+    backlog_days: float = Field(
+        default=30,
+        gt=0,
+        description="How long deliveries wait for a suspended endpoint; older ones stay in the pull feed.",
+    )
+    attempts_kept_days: float = Field(
+        default=30, gt=0, description="How long each HTTP try is kept."
+    )
+    deliveries_kept_days: float = Field(
+        default=90,
+        ge=30,
+        description="How long finished deliveries are kept, and so how far back the pull feed reaches.",
     )
     ingest_lanes: int = Field(
         default=2,

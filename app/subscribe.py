@@ -3,7 +3,8 @@
     pending --(endpoint answers the challenge)--> active <--> suspended --> removed
 
 Consent is asked through the queue, like everything that is sent: a ``webhook.verify`` that the
-endpoint answers with its challenge. What happens then stands in ``store.deliveries.record``.
+endpoint answers with its challenge. What happens then stands in ``store.queue.record``, and so does
+what the service itself suspends.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 
-from alerts.routing import Filter, SubscriptionId
+from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.seals import Seals
-from app.store import deliveries, subscriptions
+from app.store import deliveries, endpoints, subscriptions
 from app.store.deliveries import Debt
 from app.store.subscriptions import Status, Subscription
 
@@ -26,6 +28,13 @@ OLD_SECRETS = 3
 
 class WrongState(Exception):
     """The subscription is not in a state in which that can be done; the message says in which it is."""
+
+
+class Backlog(StrEnum):
+    """What a resumed endpoint is sent of what happened meanwhile: all of it, or of each alert the latest."""
+
+    all = "all"
+    latest = "latest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +58,26 @@ async def subscribe(
 async def change(
     connection: Connection,
     subscription: Subscription,
-    *,
-    url: str,
-    wish: Filter,
-    description: str,
+    wanted: Subscription,
     challenge: str,
     now: datetime,
 ) -> Subscription:
-    """Changes what is asked for, and where it goes. The subscription must be locked.
+    """Changes what is asked for, how it is written, and where it goes. The subscription must be locked.
 
     A new endpoint is asked for its consent; what is owed is kept for it meanwhile. A suspended
     subscription stays suspended, and its new endpoint is asked when it is resumed.
     """
-    await subscriptions.describe(connection, subscription.id, wish, description)
-    changed = replace(subscription, filter=wish, description=description)
-    if url == subscription.url:
-        return changed
-    await subscriptions.move(connection, subscription.id, url)
-    changed = replace(changed, url=url, verified_at=None)
+    await subscriptions.describe(connection, wanted)
+    if wanted.url == subscription.url:
+        return wanted
+    await subscriptions.move(connection, subscription.id, wanted.url)
+    moved = replace(wanted, verified_at=None)
     await deliveries.withdraw(connection, subscription.id, now, kind=deliveries.VERIFY)
-    await deliveries.park(connection, subscription.id)
     if subscription.status is Status.suspended:
-        return changed
+        return moved
     await subscriptions.set_status(connection, subscription.id, Status.pending, now=now)
     await _ask_consent(connection, subscription.id, challenge, now)
-    return replace(changed, status=Status.pending, reason="")
+    return replace(moved, status=Status.pending, reason="")
 
 
 async def rotate_secret(
@@ -135,29 +139,41 @@ async def suspend(
     await subscriptions.set_status(
         connection, subscription.id, Status.suspended, now=now, reason=reason
     )
-    await deliveries.park(connection, subscription.id)
     return replace(subscription, status=Status.suspended, suspended_at=now, reason=reason)
 
 
 async def resume(
-    connection: Connection, subscription: Subscription, challenge: str, now: datetime
+    connection: Connection,
+    subscription: Subscription,
+    challenge: str,
+    now: datetime,
+    *,
+    backlog: Backlog = Backlog.all,
+    per_second: float,
 ) -> Subscription:
     """Sends again, beginning with what was owed meanwhile. The subscription must be locked.
 
-    An endpoint that has not consented is asked (again); one that had is not.
+    An endpoint that has not consented is asked (again); one that had is not. What was owed meanwhile is
+    spread over time, so that an endpoint that comes back is not knocked over by what it missed.
 
     Raises:
         WrongState: it is not suspended.
     """
     if subscription.status is not Status.suspended:
         raise WrongState(f"The subscription is {subscription.status}, not suspended.")
+    if backlog is Backlog.latest:
+        await deliveries.keep_latest(connection, subscription.id, now)
+    every = timedelta(seconds=1 / per_second)
+    await deliveries.drain(connection, subscription.id, now, every=every)
+    back = replace(subscription, suspended_at=None, reason="")
     if subscription.verified_at is None:
         await subscriptions.set_status(connection, subscription.id, Status.pending, now=now)
         await _ask_consent(connection, subscription.id, challenge, now)
-        return replace(subscription, status=Status.pending, suspended_at=None, reason="")
+        return replace(back, status=Status.pending)
     await subscriptions.set_status(connection, subscription.id, Status.active, now=now)
-    await deliveries.unpark(connection, subscription.id, now)
-    return replace(subscription, status=Status.active, suspended_at=None, reason="")
+    await endpoints.refresh(connection, [subscription.id])
+    await deliveries.wake(connection)
+    return replace(back, status=Status.active)
 
 
 async def remove(connection: Connection, subscription: Subscription, now: datetime) -> None:

@@ -78,9 +78,35 @@ attempts = Counter(
 attempt_seconds = Histogram(
     "forewarn_attempt_seconds", "Time of one delivery attempt.", buckets=_FAST, registry=REGISTRY
 )
+first_byte_seconds = Histogram(
+    "forewarn_first_byte_seconds",
+    "Time from the acceptance of a signal to the first byte of the webhook's first attempt.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
+endpoint_events = Counter(
+    "forewarn_endpoint_events",
+    "What owners were told of their endpoints: failing, suspended, recovered.",
+    ("type",),
+    registry=REGISTRY,
+)
+endpoints = Gauge(
+    "forewarn_endpoints",
+    "Endpoints by how they stand: pending, active, failing, suspended.",
+    ("standing",),
+    registry=REGISTRY,
+)
+owed_deliveries = Gauge(
+    "forewarn_owed_deliveries", "Deliveries owed, suspended endpoints included.", registry=REGISTRY
+)
+oldest_owed_seconds = Gauge(
+    "forewarn_oldest_owed_seconds",
+    "How long the oldest delivery has been owed to an active endpoint.",
+    registry=REGISTRY,
+)
 delivery_seconds = Histogram(
     "forewarn_delivery_seconds",
-    "Time from the commit of a transition to its delivery to one endpoint.",
+    "Time from the acceptance of a signal to the 2xx of one endpoint.",
     buckets=_SLOW,
     registry=REGISTRY,
 )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from alerts.explanation import instant
+from alerts.retries import Decision
 from app import store
 from app.access import Caller, needs
 from app.api.pages import DEFAULT_LIMIT, After, Limit, cursor, page, place_of
@@ -25,7 +26,7 @@ Reader = Annotated[Caller, Depends(needs("alerts:read"))]
 Writer = Annotated[Caller, Depends(needs("subscriptions:write"))]
 Here = Annotated[House, Depends(house)]
 
-State = Literal["owed", "delivered", "failed", "withdrawn"]
+State = Literal["owed", "delivered", "failed", "superseded", "expired", "withdrawn"]
 
 
 class DeliveryShown(BaseModel):
@@ -37,7 +38,9 @@ class DeliveryShown(BaseModel):
     type: str
     alert: str | None = Field(description="The reference of the alert it tells of.")
     state: State = Field(
-        description="`failed`: the retries are spent; `withdrawn`: there is no endpoint left to send it to."
+        description="`failed`: the retries are spent, or the endpoint did not want it; `superseded`: a newer "
+        "one of the same alert was sent instead; `expired`: a suspended endpoint was away for too long; "
+        "`withdrawn`: there is no endpoint left to send it to."
     )
     attempts: int = Field(description="How many tries are recorded.")
     created_at: str
@@ -53,7 +56,7 @@ class AttemptShown(BaseModel):
 
     number: int
     at: str
-    verdict: Literal["delivered", "retry", "give_up", "gone"]
+    verdict: Decision
     reason: str
     status: int | None
     error: str | None = Field(description="A code; docs/webhooks.md explains each.")
@@ -125,7 +128,8 @@ async def show_delivery(id: str, caller: Reader, here: Here) -> dict[str, object
 async def redeliver(id: str, caller: Writer, here: Here) -> dict[str, object]:
     """Sends an event once more under the same id, or at once if it waits for a retry.
 
-    The retry schedule begins anew. Nothing waits behind an event that was finished before.
+    The retry schedule begins anew. Nothing waits behind an event that was finished before. One that
+    waits for an earlier event of its alert, or is under way, stays as it is.
     """
     async with here.database.begin() as connection:
         held, found = await _find(connection, caller, id, lock=True)
@@ -135,8 +139,9 @@ async def redeliver(id: str, caller: Writer, here: Here) -> dict[str, object]:
             )
         if found.type == store.deliveries.VERIFY:
             raise Problem("conflict", "A challenge is not sent twice; the endpoint has consented.")
-        if not await store.deliveries.redeliver(connection, found.id, datetime.now(UTC)):
+        if found.state == "withdrawn":
             raise Problem("conflict", "The delivery was withdrawn and cannot be sent again.")
+        await store.deliveries.redeliver(connection, held.id, [found.id], datetime.now(UTC))
         _, found = await _find(connection, caller, id)
     return _shown(found)
 

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -29,14 +30,25 @@ from app.database import Connection
 from app.house import House, house
 from app.outbound import EndpointRefused, Policy
 from app.store.delivery_log import Delivery
-from app.store.subscriptions import Status, Subscription
-from app.subscribe import Dice, WrongState
+from app.store.subscriptions import Ordering, Status, Subscription
+from app.subscribe import Backlog, Dice, WrongState
 
 router = APIRouter(tags=["subscriptions"])
 
 Reader = Annotated[Caller, Depends(needs("alerts:read"))]
 Writer = Annotated[Caller, Depends(needs("subscriptions:write"))]
 Here = Annotated[House, Depends(house)]
+
+LATEST = 1
+"""The version in which new subscriptions are written to."""
+
+OrderName = Literal["strict", "latest"]
+PerSecond = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None
+_ORDER = (
+    "When an event of an alert cannot be delivered: `strict` makes the later ones of that alert wait, "
+    "`latest` lets the newest overtake it after its fourth failure; those left behind stay in the pull feed."
+)
+_PER_SECOND = "The most events to be sent in a second; null for as fast as you answer."
 
 LevelName = Literal["monitoring", "early_warning", "disruption", "crisis"]
 Codes = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=200)]
@@ -80,6 +92,8 @@ class SubscriptionBody(BaseModel):
     format: Literal["json"] = Field(default="json", description="How bodies are written.")
     filter: FilterBody = Field(default_factory=FilterBody)
     description: str = Field(default="", max_length=500, pattern=r"^[^\x00]*$")
+    order: OrderName = Field(default="strict", description=_ORDER)
+    per_second: PerSecond = Field(default=None, description=_PER_SECOND)
 
 
 class SubscriptionChange(BaseModel):
@@ -95,6 +109,20 @@ class SubscriptionChange(BaseModel):
     format: Literal["json"] | None = None
     filter: FilterBody | None = Field(default=None, description="Replaces the filter as a whole.")
     description: str | None = Field(default=None, max_length=500, pattern=r"^[^\x00]*$")
+    order: OrderName | None = Field(default=None, description=_ORDER)
+    per_second: PerSecond = Field(default=None, description=_PER_SECOND)
+
+
+class Resumption(BaseModel):
+    """How a subscription goes on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backlog: Backlog = Field(
+        default=Backlog.all,
+        description="`all` that was kept, or of each alert only the `latest`, which says how it stands now; "
+        "those before it stay in the pull feed.",
+    )
 
 
 class Rotation(BaseModel):
@@ -119,6 +147,9 @@ class SubscriptionShown(BaseModel):
     format: str
     filter: FilterBody
     description: str
+    order: OrderName
+    per_second: float | None
+    format_version: int
     status: Literal["pending", "active", "suspended"] = Field(
         description="`pending`: the endpoint has not consented; `suspended`: all is kept, nothing is sent."
     )
@@ -126,6 +157,14 @@ class SubscriptionShown(BaseModel):
     created_at: str
     verified_at: str | None = Field(description="When the endpoint consented.")
     suspended_at: str | None
+    failing_since: str | None = Field(
+        description="Since when nothing was delivered; null while the endpoint answers."
+    )
+    failures: int = Field(description="Attempts that failed in a row.")
+    last_error: str = Field(description="What the last failure was.")
+    next_try_at: str | None = Field(
+        description="Until when the endpoint is left in peace, because it fails or has asked for it."
+    )
     last_sequence: int = Field(description="The sequence of the last event.")
     links: dict[str, str]
 
@@ -193,6 +232,9 @@ async def subscribe_endpoint(
         partner_id=caller.partner_id,
         url=_endpoint(here, body.url),
         format=body.format,
+        format_version=LATEST,
+        ordering=Ordering(body.order),
+        per_second=body.per_second,
         filter=_wish(here, body.filter),
         description=body.description,
         status=Status.pending,
@@ -245,15 +287,19 @@ async def change_subscription(
     wish = None if body.filter is None else _wish(here, body.filter)
     async with here.database.begin() as connection:
         held = await _owned(connection, caller, id, lock=True)
-        await subscribe.change(
-            connection,
+        wanted = replace(
             held,
             url=url or held.url,
-            wish=wish or held.filter,
+            filter=wish or held.filter,
             description=held.description if body.description is None else body.description,
-            challenge=_challenge(),
-            now=datetime.now(UTC),
+            format=body.format or held.format,
+            format_version=LATEST if body.format else held.format_version,
+            ordering=held.ordering if body.order is None else Ordering(body.order),
+            per_second=body.per_second
+            if "per_second" in body.model_fields_set
+            else held.per_second,
         )
+        await subscribe.change(connection, held, wanted, _challenge(), datetime.now(UTC))
         return _shown(await _owned(connection, caller, id))
 
 
@@ -318,12 +364,24 @@ async def suspend_subscription(id: str, caller: Writer, here: Here) -> dict[str,
 @router.post(
     "/v1/subscriptions/{id}/resume", summary="Send again", response_model=SubscriptionShown
 )
-async def resume_subscription(id: str, caller: Writer, here: Here) -> dict[str, object]:
-    """Sends what was kept, then goes on. An endpoint that has not consented is asked again."""
+async def resume_subscription(
+    id: str, caller: Writer, here: Here, body: Resumption | None = None
+) -> dict[str, object]:
+    """Sends what was kept, the oldest first and not all at once, then goes on.
+
+    What happens from now on does not wait for it. An endpoint that has not consented is asked again.
+    """
     async with here.database.begin() as connection:
         held = await _owned(connection, caller, id, lock=True)
         try:
-            await subscribe.resume(connection, held, _challenge(), datetime.now(UTC))
+            await subscribe.resume(
+                connection,
+                held,
+                _challenge(),
+                datetime.now(UTC),
+                backlog=(body or Resumption()).backlog,
+                per_second=here.settings.drain_per_second,
+            )
         except WrongState as error:
             raise Problem("conflict", str(error)) from None
         return _shown(await _owned(connection, caller, id))
@@ -393,11 +451,18 @@ def _shown(subscription: Subscription) -> dict[str, object]:
         "format": subscription.format,
         "filter": store.subscriptions.document_of(subscription.filter),
         "description": subscription.description,
+        "order": subscription.ordering.value,
+        "per_second": subscription.per_second,
+        "format_version": subscription.format_version,
         "status": subscription.status.value,
         "reason": subscription.reason,
         "created_at": instant(subscription.created_at),
         "verified_at": instant(subscription.verified_at),
         "suspended_at": instant(subscription.suspended_at),
+        "failing_since": instant(subscription.health.failing_since),
+        "failures": subscription.health.failures,
+        "last_error": subscription.health.last_error,
+        "next_try_at": instant(subscription.health.not_before),
         "last_sequence": subscription.last_sequence,
         "links": {
             "self": here,

@@ -3,12 +3,14 @@
     alerts         alerts, their transitions and the signals that fed them
     audit          who changed what, as a chain that shows tampering
     board          what the operators' board shows, in few queries
-    deliveries     what is owed to whom, claimed, recorded
+    deliveries     what is owed to whom, in which order
+    endpoints      when something may be sent to whom, and what owners must be told
     findings       the state of each rule on each series
     finding_log    findings as they are shown
     partitions     the months of ``signals``
     partners       partners and their keys
     profiles       versions of mechanisms
+    queue          deliveries claimed under a lease, recorded under a fence
     recorded       all that was ever reported, for backtests
     rules          versions of single rules, laid over the profiles
     series         series and their state
@@ -27,11 +29,13 @@ from app.store import (
     deliveries,
     delivery_log,
     dossiers,
+    endpoints,
     finding_log,
     findings,
     partitions,
     partners,
     profiles,
+    queue,
     recorded,
     rules,
     series,
@@ -47,11 +51,13 @@ __all__ = [
     "deliveries",
     "delivery_log",
     "dossiers",
+    "endpoints",
     "finding_log",
     "findings",
     "partitions",
     "partners",
     "profiles",
+    "queue",
     "recorded",
     "rules",
     "series",

@@ -25,6 +25,8 @@ class Delivery:
     attempts: int
     created_at: datetime
     due_at: datetime | None
+    lease_until: datetime | None
+    blocked: bool
     finished_at: datetime | None
     data: str
 
@@ -50,8 +52,10 @@ class Attempt:
 
 _SHOWN = (
     "SELECT d.id, d.subscription_id, d.sequence, d.type, a.ref AS alert_ref, d.state, d.attempts, "
-    "d.created_at, CASE WHEN d.state = 'owed' THEN d.due_at END AS due_at, d.finished_at, "
+    "d.created_at, CASE WHEN d.state = 'owed' AND NOT d.blocked AND s.status <> 'suspended' "
+    "THEN GREATEST(d.due_at, s.not_before) END AS due_at, d.lease_until, d.blocked, d.finished_at, "
     "coalesce(d.data, t.data) AS data FROM deliveries AS d "
+    "JOIN subscriptions AS s ON s.id = d.subscription_id "
     "LEFT JOIN transitions AS t ON t.id = d.transition_id LEFT JOIN alerts AS a ON a.id = d.alert_id "
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
+from alerts.endpoints import Health, health_of
 from alerts.lifecycle import EventType
 from alerts.mechanisms import Level
 from alerts.routing import Filter, Listener, SubscriptionId
@@ -19,6 +20,16 @@ from app.database import Connection
 
 _table = tables.subscriptions
 _secrets = tables.subscription_secrets
+
+
+class Ordering(StrEnum):
+    """What comes first when an event of an alert cannot be delivered and newer ones wait behind it.
+
+    ``strict``: they wait. ``latest``: the newest overtakes it, and it is superseded.
+    """
+
+    strict = "strict"
+    latest = "latest"
 
 
 class Status(StrEnum):
@@ -37,7 +48,9 @@ class Status(StrEnum):
 class Subscription:
     """One subscription as stored; its secrets are not part of it.
 
-    ``verified_at`` is when the endpoint it has now consented.
+    ``verified_at`` is when the endpoint it has now consented. ``per_second`` is the most it is sent in
+    a second, None for as fast as it takes it. ``not_before`` is until when its endpoint is left in peace,
+    and ``health`` what it has been through.
     """
 
     id: SubscriptionId
@@ -52,6 +65,11 @@ class Subscription:
     suspended_at: datetime | None = None
     reason: str = ""
     last_sequence: int = 0
+    format_version: int = 1
+    ordering: Ordering = Ordering.strict
+    per_second: float | None = None
+    not_before: datetime | None = None
+    health: Health = field(default_factory=Health)
 
 
 async def listening(connection: Connection) -> tuple[Listener, ...]:
@@ -75,6 +93,9 @@ async def add(connection: Connection, subscription: Subscription) -> None:
             partner_id=subscription.partner_id,
             url=subscription.url,
             format=subscription.format,
+            format_version=subscription.format_version,
+            ordering=subscription.ordering.value,
+            per_second=subscription.per_second,
             filter=document_of(subscription.filter),
             description=subscription.description,
             status=subscription.status.value,
@@ -114,16 +135,25 @@ async def listing(
     return [_subscription(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def describe(
-    connection: Connection, subscription_id: SubscriptionId, wish: Filter, description: str
-) -> None:
-    """Changes what is asked for. What is owed already stays owed."""
-    await _update(connection, subscription_id, filter=document_of(wish), description=description)
+async def describe(connection: Connection, subscription: Subscription) -> None:
+    """Writes what is asked for and how: all but address, status and secrets. What is owed stays owed."""
+    await _update(
+        connection,
+        subscription.id,
+        filter=document_of(subscription.filter),
+        description=subscription.description,
+        format=subscription.format,
+        format_version=subscription.format_version,
+        ordering=subscription.ordering.value,
+        per_second=subscription.per_second,
+    )
 
 
 async def move(connection: Connection, subscription_id: SubscriptionId, url: str) -> None:
-    """Sets another endpoint, which has not consented yet. What is owed is kept for it."""
-    await _update(connection, subscription_id, url=url, verified_at=None)
+    """Sets another endpoint, which has not consented yet and has been through nothing. What is owed is
+    kept for it.
+    """
+    await _update(connection, subscription_id, url=url, verified_at=None, **_FRESH)
 
 
 async def set_status(
@@ -134,16 +164,23 @@ async def set_status(
     now: datetime,
     reason: str = "",
 ) -> None:
-    """Changes the status, with the reason in words and the instant that goes with it."""
+    """Changes the status, with the reason in words and the instant that goes with it.
+
+    An endpoint that is resumed begins anew: no breaker, no failures. When it may be sent something is
+    for ``endpoints.refresh`` to say; while suspended or removed it may not.
+    """
     changes: dict[str, Any] = {"reason": reason, "suspended_at": None}
     match status:
         case Status.suspended:
-            changes["suspended_at"] = now
+            changes |= {"suspended_at": now, "ready_at": None}
         case Status.removed:
-            changes["removed_at"] = now
+            changes |= {"removed_at": now, "ready_at": None}
         case Status.pending | Status.active:
-            pass
+            changes |= _FRESH
     await _update(connection, subscription_id, status=status.value, **changes)
+
+
+_FRESH: dict[str, Any] = {"health": {}, "not_before": None, "at_once": None}
 
 
 async def add_secret(
@@ -235,4 +272,9 @@ def _subscription(row: sa.RowMapping) -> Subscription:
         suspended_at=row["suspended_at"],
         reason=row["reason"],
         last_sequence=row["last_sequence"],
+        format_version=row["format_version"],
+        ordering=Ordering(row["ordering"]),
+        per_second=row["per_second"],
+        not_before=row["not_before"],
+        health=health_of(row["health"]),
     )

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from alerts import signing
@@ -124,22 +124,16 @@ class Post:
         async with self.database.begin() as connection:
             found = await store.subscriptions.find(connection, of, lock=True)
             assert found is not None
-            await getattr(subscribe, what)(connection, found, *more.values(), self.now)
+            more = {"per_second": 1e6, **more} if what == "resume" else more
+            words = [more.pop(name) for name in ("reason", "challenge") if name in more]
+            await getattr(subscribe, what)(connection, found, *words, self.now, **more)
 
     async def move(self, of: SubscriptionId, url: str) -> None:
         """Gives a subscription another endpoint."""
         async with self.database.begin() as connection:
             found = await store.subscriptions.find(connection, of, lock=True)
             assert found is not None
-            await subscribe.change(
-                connection,
-                found,
-                url=url,
-                wish=found.filter,
-                description="",
-                challenge="again",
-                now=self.now,
-            )
+            await subscribe.change(connection, found, replace(found, url=url), "again", self.now)
 
     async def _partner(self) -> PartnerId:
         async with self.database.begin() as connection:

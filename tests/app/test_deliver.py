@@ -149,7 +149,7 @@ async def test_a_delivery_sent_again_by_hand_has_the_same_id_and_holds_up_nothin
         delivery = (await post.deliveries(made))[1]
         baltica.manner = failing(500, lambda h: h.sequence == 2)
         async with post.database.begin() as connection:
-            assert await store.deliveries.redeliver(connection, delivery.id, post.now)
+            assert await store.deliveries.redeliver(connection, made, [delivery.id], post.now)
         await post.round(sender)
         await post.owe(made, NEON)
         await post.round(sender)

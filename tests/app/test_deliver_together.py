@@ -20,16 +20,17 @@ async def test_a_claim_whose_lease_ended_is_taken_over_under_the_same_id(post: P
         made = await post.active(baltica)
         await post.owe(made, NEON, NEON)
         async with post.database.begin() as connection:  # a sender that dies with its claim
-            (lost,) = await store.deliveries.claim_due(
+            (lost,) = await store.queue.claim(
                 connection,
                 post.now,
                 slots=64,
+                retry_slots=64,
                 per_endpoint=4,
-                in_flight={},
-                lease_until=post.now + timedelta(seconds=90),
+                rooms={},
+                lease_until=post.now + timedelta(seconds=30),
             )
         sender = post.sender()
-        await post.pass_time(sender, 89)
+        await post.pass_time(sender, 29)
         assert baltica.events() == []
         await post.pass_time(sender, 1)
         assert [h.sequence for h in baltica.events()] == [2, 3]
@@ -62,7 +63,7 @@ async def test_a_slow_sender_cannot_overwrite_what_its_successor_recorded(
         slow = post.sender()
         await slow.deliver_due(post.now)
         await baltica.hear(2)
-        await post.pass_time(post.sender(), 91)
+        await post.pass_time(post.sender(), 31)
         (before,) = (await post.deliveries(made))[1:]
         first_may_end.set()
         with structlog.testing.capture_logs() as lines:

@@ -1,0 +1,350 @@
+"""Sends what is owed: claims deliveries under a lease, sends them signed, records what came of it.
+
+The relay of one attempt, each step a type of its own, so that none can be left out:
+
+    store.queue.claim -> Claimed -> letters.write -> Letter -> outbound.post -> Outcome
+        -> retries.judge -> Verdict -> store.queue.record -> Recorded
+
+No transaction is open while the network is. A crash after sending and before recording sends the
+same ``webhook-id`` again when the lease has ended: at least once, never lost, never under two ids.
+
+    hand      what is claimed and not recorded, and what is begun next
+    letters   a delivery as signed bytes
+    ledger    records attempts in batches
+    owners    tells the owners of endpoints what became of these
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from time import monotonic
+
+from alerts import retries
+from alerts.endpoints import Patience
+from alerts.explanation import instant
+from alerts.retries import Decision, ErrorCode, Outcome
+from app import store, telemetry
+from app.database import Database, DatabaseAway
+from app.deliver import owners
+from app.deliver.hand import Hand
+from app.deliver.ledger import AWAY_SECONDS, Ledger
+from app.deliver.letters import Desk, Unsigned
+from app.outbound import Outbound
+from app.seals import SealBroken, Seals
+from app.settings import Settings
+from app.store.deliveries import CHANNEL, VERIFY
+from app.store.queue import Attempted, Claimed, Recorded
+
+POLL_SECONDS = 1.0
+# How much longer than one attempt a stop waits for attempts under way to be recorded.
+DRAIN_SPARE_SECONDS = 5.0
+SLOW_SECONDS = 0.5
+"""An attempt that takes longer counts among the slow ones."""
+CLAIMED_TOGETHER = 512
+EXTENDED_TOGETHER = 512
+
+
+class Sender:
+    """Sends what is due, many at a time. Any number may run on one database.
+
+    Args:
+        database: where the deliveries are.
+        outbound: the way out; closed by its maker.
+        seals: opens the subscriptions' secrets.
+        settings: limits, times and the retry schedule.
+        clock: tells the instant, aware.
+        dice: numbers in [0, 1) that spread retries.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        outbound: Outbound,
+        seals: Seals,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime],
+        dice: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._outbound = outbound
+        self._settings = settings
+        self._clock = clock
+        self._dice = dice
+        self._desk = Desk(seals)
+        self._hand = Hand(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint)
+        self._ledger = Ledger(database, patience_of(settings), clock, self._recorded)
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._asides: set[asyncio.Task[None]] = set()
+        self._nudged = asyncio.Event()
+        self._next_at: datetime | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Sends until ``stop`` is called or it is cancelled; PostgreSQL may go away and come back.
+
+        Hears of new debts by NOTIFY and looks every second in case it did not.
+        """
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep_leases())]
+        away = False
+        try:
+            while not self._stopping:
+                self._nudged.clear()
+                try:
+                    more = await self.deliver_due(self._clock())
+                    if away:
+                        telemetry.line("delivery.database_back")
+                    away = False
+                except DatabaseAway as error:
+                    more = False
+                    if not away:
+                        telemetry.line("delivery.database_away", level="warning", fault=str(error))
+                    away = True
+                except Exception:  # noqa: BLE001 - one failed look must not end all sending
+                    more = False
+                    telemetry.line("delivery.claim_failed", level="error", exc_info=True)
+                if not more:
+                    await self._rest()
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    def nudge(self) -> None:
+        """Says that something may be due; looks at once."""
+        self._nudged.set()
+
+    async def deliver_due(self, now: datetime) -> bool:
+        """Claims what is due and begins to send it; True when it claimed anything, so that there
+        may be more. Does not wait for the attempts: ``settle`` does.
+
+        Raises:
+            DatabaseAway: nothing was claimed.
+        """
+        slots = min(self._hand.slots, CLAIMED_TOGETHER)
+        if slots <= 0 or self._ledger.is_full:
+            return False
+        rooms = self._hand.rooms(monotonic())
+        lease_until = now + self._lease
+        async with self._database.begin() as connection:
+            claimed = await store.queue.claim(
+                connection,
+                now,
+                slots=slots,
+                retry_slots=self._hand.retry_slots,
+                per_endpoint=self._settings.webhook_in_flight_per_endpoint,
+                rooms=rooms,
+                lease_until=lease_until,
+            )
+            self._next_at = None if claimed else await store.queue.next_ready(connection, after=now)
+        self._hand.add(claimed, rooms, lease_until)
+        self._begin()
+        return bool(claimed)
+
+    async def settle(self) -> None:
+        """Waits until every attempt under way is recorded, and everything else begun here is done."""
+        while self._under_way or self._asides or not self._ledger.is_idle:
+            waited = {*self._under_way, *self._asides}
+            if waited:
+                await asyncio.wait(waited)
+            await self._ledger.settle()
+
+    async def stop(self) -> None:
+        """Claims nothing more, gives back what was not begun and waits for the attempts under way.
+
+        Not longer than an attempt may take: what is left then is sent again after its lease.
+        """
+        self._stopping = True
+        self.nudge()
+        self._let_go(self._hand.drop_all())
+        self._ledger.patience = self._settings.webhook_timeout_seconds + DRAIN_SPARE_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._ledger.patience):
+                await self.settle()
+        left = [*self._under_way, *self._asides]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _rest(self) -> None:
+        seconds = POLL_SECONDS
+        if self._next_at is not None:
+            seconds = min(seconds, max(0.0, (self._next_at - self._clock()).total_seconds()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._nudged.wait()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._database.listening(CHANNEL, lambda _: self.nudge()) as lost:
+                    self.nudge()  # What came before we listened was not heard.
+                    await lost.wait()
+            except DatabaseAway:
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def _keep_leases(self) -> None:
+        """Renews the leases of what is in hand, a third of their length before they end at the latest."""
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / 3)
+            now = self._clock()
+            old = self._hand.leases_before(now + self._lease * (2 / 3))
+            for first in range(0, len(old), EXTENDED_TOGETHER):
+                held = old[first : first + EXTENDED_TOGETHER]
+                with suppress(
+                    DatabaseAway
+                ):  # They are sent again, under their ids, if it stays away.
+                    async with self._database.begin() as connection:
+                        kept = await store.queue.extend(connection, held, now + self._lease)
+                    self._hand.extended((one for one in held if one.id in kept), now + self._lease)
+                    self._hand.forget(one.id for one in held if one.id not in kept)
+
+    def _begin(self) -> None:
+        """Begins what may be begun."""
+        while not self._ledger.is_full and not self._stopping:
+            one = self._hand.begin()
+            if one is None:
+                return
+            task = asyncio.create_task(self._attempt(one))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _attempt(self, claimed: Claimed) -> None:
+        was_slow = False
+
+        def slow() -> None:
+            nonlocal was_slow
+            was_slow = self._hand.slow()
+            if was_slow:
+                self._begin()
+
+        is_taken = False
+        alarm = asyncio.get_running_loop().call_later(SLOW_SECONDS, slow)
+        try:
+            began = self._clock()
+            try:
+                outcome = await self._send(claimed, began)
+            except Exception:  # noqa: BLE001 - one delivery that cannot be sent stops only itself
+                telemetry.line(
+                    "delivery.broken", level="error", exc_info=True, id=claimed.webhook_id
+                )
+                outcome = Outcome(error=ErrorCode.internal)
+            verdict = retries.judge(
+                outcome,
+                attempt=claimed.attempt,
+                schedule=self._settings.retry_schedule,
+                now=self._clock(),
+                jitter=self._dice(),
+                throttled=claimed.throttled,
+                throttled_since=claimed.throttled_since,
+            )
+            is_taken = verdict.decision is Decision.delivered
+            self._ledger.add(
+                Attempted(claimed, began, outcome, verdict, self._excerpt(outcome.answer))
+            )
+        finally:
+            alarm.cancel()
+            if self._hand.end(claimed, monotonic(), was_slow=was_slow, was_taken=is_taken):
+                self.nudge()
+            self._begin()
+
+    async def _send(self, claimed: Claimed, at: datetime) -> Outcome:
+        try:
+            letter = self._desk.write(claimed, at)
+        except (SealBroken, Unsigned):
+            return Outcome(error=ErrorCode.no_secret)
+        outcome = await self._outbound.post(claimed.endpoint.url, letter.headers, letter.body)
+        if claimed.type == VERIFY and not _consents(outcome, claimed.data):
+            return replace(outcome, error=outcome.error or _missing_consent(outcome))
+        return outcome
+
+    def _excerpt(self, answer: bytes) -> str:
+        """The beginning of an answer as text."""
+        return answer[: self._settings.webhook_excerpt_bytes].decode("utf-8", "replace")
+
+    def _recorded(self, batch: Sequence[Attempted], recorded: Recorded) -> None:
+        """Heeds what recording brought to light."""
+        now = self._clock()
+        for attempted in batch:
+            self._hand.recorded(attempted.claimed)
+            self._tell(attempted, now, recorded=attempted.claimed.id in recorded.kept)
+        for name, standing in recorded.standings.items():
+            self._let_go(self._hand.stand(name, standing, now))
+        if recorded.notices:
+            self._aside(self._tell_owners())
+        self._begin()
+        self.nudge()
+
+    def _let_go(self, dropped: Sequence[Claimed]) -> None:
+        if dropped:
+            self._aside(self._give_back(dropped))
+
+    async def _give_back(self, dropped: Sequence[Claimed]) -> None:
+        with suppress(DatabaseAway):  # Their leases end by themselves.
+            async with self._database.begin() as connection:
+                await store.queue.let_go(connection, dropped)
+
+    async def _tell_owners(self) -> None:
+        with suppress(DatabaseAway):  # They wait in the database; a duty looks for them.
+            async with self._database.begin() as connection:
+                await owners.tell(connection, self._clock())
+
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    def _tell(self, attempted: Attempted, now: datetime, *, recorded: bool) -> None:
+        claimed, verdict, outcome = attempted.claimed, attempted.verdict, attempted.outcome
+        telemetry.attempts.labels(verdict.decision.value).inc()
+        telemetry.attempt_seconds.observe(outcome.milliseconds / 1000)
+        if recorded and not claimed.again:
+            owed_for = (attempted.at - claimed.created_at).total_seconds()
+            if outcome.sent_after is not None and claimed.attempt == 1:
+                telemetry.first_byte_seconds.observe(max(0.0, owed_for + outcome.sent_after / 1000))
+            if verdict.decision is Decision.delivered:
+                telemetry.delivery_seconds.observe(max(0.0, owed_for + outcome.milliseconds / 1000))
+        telemetry.line(
+            "delivery.attempted",
+            id=claimed.webhook_id,
+            subscription=claimed.subscription_id,
+            type=claimed.type,
+            alert_id=claimed.alert_id,
+            attempt=claimed.attempt,
+            status=outcome.status,
+            error=verdict.error.value if verdict.error else None,
+            verdict=verdict.decision.value,
+            retry_at=instant(verdict.retry_at),
+            reason=verdict.reason,
+            recorded=recorded,
+            milliseconds=round(outcome.milliseconds, 2),
+        )
+
+
+def patience_of(settings: Settings) -> Patience:
+    """The numbers of the endpoints' machine as an operator has set them."""
+    return Patience(
+        open_for=timedelta(seconds=settings.endpoint_open_seconds),
+        longest_open=timedelta(seconds=settings.endpoint_longest_open_seconds),
+        suspend_after=timedelta(hours=settings.endpoint_suspend_after_hours),
+    )
+
+
+def _consents(outcome: Outcome, data: str) -> bool:
+    """Whether an endpoint answered a challenge with the same challenge."""
+    try:
+        answer = json.loads(outcome.answer)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(answer, dict) and answer.get("challenge") == json.loads(data)["challenge"]
+
+
+def _missing_consent(outcome: Outcome) -> ErrorCode | None:
+    """Only a success needs another judgement: a refusal says enough as it is."""
+    return ErrorCode.challenge if retries.error_of(outcome.status) is None else None
