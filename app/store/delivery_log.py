@@ -52,7 +52,8 @@ class Attempt:
 
 _SHOWN = (
     "SELECT d.id, d.subscription_id, d.sequence, d.type, a.ref AS alert_ref, d.state, d.attempts, "
-    "d.created_at, CASE WHEN d.state = 'owed' AND NOT d.blocked AND s.status <> 'suspended' "
+    "d.created_at, CASE WHEN d.state = 'owed' AND NOT d.blocked "
+    "AND (s.status = 'active' OR s.status = 'pending' AND d.type = 'webhook.verify') "
     "THEN GREATEST(d.due_at, s.not_before) END AS due_at, d.lease_until, d.blocked, d.finished_at, "
     "coalesce(d.data, t.data) AS data FROM deliveries AS d "
     "JOIN subscriptions AS s ON s.id = d.subscription_id "

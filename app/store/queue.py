@@ -150,10 +150,7 @@ async def claim(
     ready = found.all()
     if not ready:
         return []
-    wanted = [
-        _room(row.at_once, row.per_second, rooms.get(row.id, per_endpoint), row.id in rooms)
-        for row in ready
-    ]
+    wanted = [_room(row.at_once, row.per_second, rooms.get(row.id, per_endpoint)) for row in ready]
     rows = await connection.execute(
         text(_CLAIM),
         {
@@ -240,10 +237,10 @@ _CLAIM = f"""
 """
 
 
-def _room(at_once: int | None, per_second: float | None, room: int, is_in_hand: bool) -> int:
+def _room(at_once: int | None, per_second: float | None, room: int) -> int:
     """How many to take of one endpoint: one at a time while it fails, and at its pace."""
     if at_once is not None:
-        room = 0 if is_in_hand else min(room, at_once)
+        room = min(room, at_once)
     if per_second is not None:
         room = min(room, math.ceil(per_second / _PACE_SPANS))
     return room

@@ -35,7 +35,7 @@ def judged(outcome: Outcome, attempt: int = 1, jitter: float = MIDDLE) -> retrie
         (Outcome(401), Decision.retry, ErrorCode.http_4xx),  # may have the old secret
         (Outcome(404), Decision.retry, ErrorCode.http_4xx),  # a deployment under way
         (Outcome(410), Decision.gone, ErrorCode.http_4xx),  # Standard Webhooks: disable
-        (Outcome(429), Decision.retry, ErrorCode.http_429),  # too fast
+        (Outcome(429), Decision.throttled, ErrorCode.http_429),  # too fast: asks for patience
         (Outcome(500), Decision.retry, ErrorCode.http_5xx),  # failing
         (Outcome(503), Decision.retry, ErrorCode.http_5xx),  # overloaded
         (Outcome(999), Decision.retry, ErrorCode.invalid_http),  # no such status
@@ -58,7 +58,7 @@ def test_each_outcome_has_its_verdict(
 ) -> None:
     verdict = judged(outcome)
     assert (verdict.decision, verdict.error) == (decision, error)
-    assert (verdict.retry_at is not None) is (decision is Decision.retry)
+    assert (verdict.retry_at is not None) is (decision in {Decision.retry, Decision.throttled})
     assert verdict.reason.endswith(".")
 
 

@@ -108,7 +108,7 @@ async def test_an_endpoint_that_is_gone_is_suspended_and_loses_nothing(post: Pos
         assert await post.states(made) == ["owed"] * 4
         baltica.manner = consenting
         await post.act(made, "resume", challenge="unused")
-        await post.round(sender)
+        await post.pass_time(sender, 1)
         assert await post.states(made) == ["delivered"] * 4
         neon = [h.sequence for h in baltica.heard[heard_before:] if h.body["data"]["alert"] == NEON]
         assert neon == [2, 3, 5]
