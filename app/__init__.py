@@ -11,6 +11,7 @@ The rooms, top to bottom; each may use those below it and none above:
     access                     who is calling, and what that key may do
     house                      what the doors share
     ingest, deliver, subscribe verbs: accept signals, send what is owed, look after endpoints
+    recover                    verb: owes a range of deliveries again
     rulebook, inquire          verbs: save rules and shelves; say why there is no alert
     backtest, timetable        verbs: replay history and score it; play scenarios of rules
     evaluate                   verb: load, judge, write down

@@ -187,6 +187,9 @@ def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[sch
     return (
         scheduler.month_duty(database),
         scheduler.sweep_duty(database, policy, settings.sweep_every_seconds),
+        scheduler.recovery_duty(database, settings),
+        scheduler.owners_duty(database),
+        scheduler.retention_duty(database, settings),
     )
 
 

@@ -9,18 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from app import evaluate, store, telemetry
+from app import evaluate, recover, store, telemetry
 from app.database import Database, DatabaseAway
+from app.deliver import owners
 from app.policy import Policy
+from app.settings import Settings
 
 _RUNNER_LOCK = 4_706_301_218_003
 _LOOK_AGAIN_SECONDS = 5.0
 _DAY_SECONDS = 86_400.0
+_HOUR_SECONDS = 3_600.0
+_MINUTE_SECONDS = 60.0
+_RECOVERY_SECONDS = 2.0
+_TOGETHER = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,52 @@ def sweep_duty(database: Database, policy: Policy, every_seconds: float) -> Duty
         return {"transitions": found.transitions} if found.transitions else {}
 
     return Duty("sweep.judged", every_seconds, sweep)
+
+
+def retention_duty(database: Database, settings: Settings) -> Duty:
+    """Gives up on what suspended endpoints missed too long ago, and forgets what is kept no longer."""
+
+    async def forget(now: datetime) -> dict[str, object]:
+        found = {"expired": 0, "forgotten": 0}
+        more = True
+        while more:
+            async with database.begin() as connection:
+                expired = await store.deliveries.expire(
+                    connection, now - timedelta(days=settings.backlog_days), now, _TOGETHER
+                )
+                forgotten = await store.deliveries.forget(
+                    connection,
+                    attempts_before=now - timedelta(days=settings.attempts_kept_days),
+                    deliveries_before=now - timedelta(days=settings.deliveries_kept_days),
+                    limit=_TOGETHER,
+                )
+            found["expired"] += expired
+            found["forgotten"] += forgotten
+            more = max(expired, forgotten) >= _TOGETHER
+        return {name: count for name, count in found.items() if count}
+
+    return Duty("deliveries.retired", _HOUR_SECONDS, forget)
+
+
+def recovery_duty(database: Database, settings: Settings) -> Duty:
+    """Goes on with the ranges of deliveries that are to be owed again."""
+
+    async def go_on(now: datetime) -> dict[str, object]:
+        count = await recover.work(database, now, per_second=settings.drain_per_second)
+        return {"owed_again": count} if count else {}
+
+    return Duty("recoveries.moved_on", _RECOVERY_SECONDS, go_on)
+
+
+def owners_duty(database: Database) -> Duty:
+    """Tells owners of their endpoints what a worker that died could not."""
+
+    async def tell(now: datetime) -> dict[str, object]:
+        async with database.begin() as connection:
+            told = await owners.tell(connection, now)
+        return {"told": told} if told else {}
+
+    return Duty("owners.told", _MINUTE_SECONDS, tell)
 
 
 class Scheduler:

@@ -12,6 +12,7 @@
     profiles       versions of mechanisms
     queue          deliveries claimed under a lease, recorded under a fence
     recorded       all that was ever reported, for backtests
+    recoveries     ranges of deliveries that are owed again, bit by bit
     rules          versions of single rules, laid over the profiles
     series         series and their state
     shelves        what operators have quietened, until when and why
@@ -37,6 +38,7 @@ from app.store import (
     profiles,
     queue,
     recorded,
+    recoveries,
     rules,
     series,
     shelves,
@@ -59,6 +61,7 @@ __all__ = [
     "profiles",
     "queue",
     "recorded",
+    "recoveries",
     "rules",
     "series",
     "shelves",

@@ -133,8 +133,8 @@ async def drain(
                     AND (lease_until IS NULL OR lease_until <= :now)
             )
             UPDATE deliveries AS d
-            SET due_at = :now + b.n * CAST(:every AS interval), lane = 0, forgiven = d.attempts,
-                throttled = 0, throttled_since = NULL
+            SET due_at = CAST(:now AS timestamptz) + b.n * CAST(:every AS interval),
+                lane = 0, forgiven = d.attempts, throttled = 0, throttled_since = NULL
             FROM backlog AS b WHERE d.id = b.id
             """
         ),
@@ -209,22 +209,38 @@ async def withdraw(
 
 
 async def redeliver(
-    connection: Connection, subscription_id: SubscriptionId, ids: Sequence[int], now: datetime
+    connection: Connection,
+    subscription_id: SubscriptionId,
+    ids: Sequence[int],
+    now: datetime,
+    *,
+    begins: datetime | None = None,
+    every: timedelta = timedelta(),
 ) -> int:
     """Owes finished deliveries again under the same ids, or hastens such as wait for a retry.
 
-    The schedule begins anew for each. Gives how many; what was withdrawn, waits behind another of its
-    alert or is under way is left as it is. The subscription must be locked and active.
+    The first is due when that ``begins``, None for at once, and each other one ``every`` later. The
+    schedule begins anew for each. Gives how many; what was withdrawn, waits behind another of its alert
+    or is under way is left as it is. The subscription must be locked and active.
     """
     done = await connection.execute(
         text(
-            "UPDATE deliveries SET state = 'owed', due_at = :now, lease_until = NULL, lane = 0, "
-            "forgiven = attempts, throttled = 0, throttled_since = NULL "
-            "WHERE id = ANY(CAST(:ids AS bigint[])) AND subscription_id = :subscription "
-            "AND state <> 'withdrawn' AND NOT blocked "
-            "AND (lease_until IS NULL OR lease_until <= :now)"
+            """
+            UPDATE deliveries AS d SET state = 'owed', lease_until = NULL, lane = 0,
+                due_at = CAST(:begins AS timestamptz) + (w.place - 1) * CAST(:every AS interval),
+                forgiven = d.attempts, throttled = 0, throttled_since = NULL
+            FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS w (id, place)
+            WHERE d.id = w.id AND d.subscription_id = :subscription AND d.state <> 'withdrawn'
+                AND NOT d.blocked AND (d.lease_until IS NULL OR d.lease_until <= :now)
+            """
         ),
-        {"ids": list(ids), "subscription": subscription_id, "now": now},
+        {
+            "ids": list(ids),
+            "subscription": subscription_id,
+            "now": now,
+            "begins": begins or now,
+            "every": every,
+        },
     )
     await endpoints.refresh(connection, [subscription_id])
     await wake(connection)
