@@ -124,7 +124,7 @@ async def send(
     """Signs and sends so many webhooks of ``size`` bytes over the service's own client, and that is all.
 
     Returns:
-        ``rate`` in webhooks a second.
+        ``rate`` in webhooks a second; ``cpu`` in seconds of the processor for each.
     """
     way = sending.outbound()
     said = f'{{"more":"{"x" * max(0, size - 120)}"}}'
@@ -138,8 +138,9 @@ async def send(
             if not await sending.send(way, url, f"msg_bench_{left[url]}", said):
                 raise BenchFailed("The sink did not take a webhook.")
 
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), time.process_time()
     await asyncio.gather(*(work(url) for url in workers))
     ended = time.perf_counter()
     await way.close()
-    return {"rate": (count // len(urls)) * len(urls) / (ended - begun)}
+    sent = (count // len(urls)) * len(urls)
+    return {"rate": sent / (ended - begun), "cpu": (time.process_time() - worked) / sent}

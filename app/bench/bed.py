@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -66,6 +66,22 @@ class Tool:
             raise BenchFailed(f"The bench could not {task}: {answer['failed']}")
         done: dict[str, Any] = answer["done"]
         return done
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What a process has used: seconds of the processor, and bytes of memory now."""
+
+    cpu: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many webhooks sinks have taken, and when the last came, in nanoseconds of the monotonic clock."""
+
+    count: int
+    last: int
 
 
 class Bed:
@@ -138,13 +154,62 @@ class Bed:
         Raises:
             BenchFailed: it did not consent.
         """
-        made = self.ask("POST", "/v1/subscriptions", {"url": endpoint, "filter": wishes})
+        (made,) = self.subscribe_all([endpoint], **wishes)
+        return made
+
+    def subscribe_all(self, endpoints: Sequence[str], **wishes: Any) -> list[str]:
+        """Subscribes endpoints and waits until all have consented; the ids of the subscriptions.
+
+        Raises:
+            BenchFailed: one did not consent.
+        """
+        made = [
+            str(self.ask("POST", "/v1/subscriptions", {"url": url, "filter": wishes})["id"])
+            for url in endpoints
+        ]
         until = time.monotonic() + _ACTIVE_SECONDS
-        while self.ask("GET", f"/v1/subscriptions/{made['id']}")["status"] != "active":
+        for one in made:
+            while self.ask("GET", f"/v1/subscriptions/{one}")["status"] != "active":
+                if time.monotonic() > until:
+                    raise BenchFailed("A sink of the bench did not become an active endpoint.")
+                time.sleep(0.05)
+        return made
+
+    def unsubscribe(self, subscriptions: Sequence[str]) -> None:
+        """Ends subscriptions."""
+        for one in subscriptions:
+            self.ask("DELETE", f"/v1/subscriptions/{one}")
+
+    def process(self) -> Process:
+        """What the service has used so far, by its own metrics."""
+        said = self._client.get("/metrics").text
+        found = dict(
+            line.rsplit(" ", 1) for line in said.splitlines() if line.startswith("process_")
+        )
+        return Process(
+            float(found["process_cpu_seconds_total"]),
+            int(float(found["process_resident_memory_bytes"])),
+        )
+
+    def counted(self) -> Counted:
+        """What the sinks have taken so far."""
+        said = self._client.get(f"{self.sinks[0]}/counted").json()
+        return Counted(said["count"], said["last"])
+
+    def wait_for(self, count: int, seconds: float) -> Counted:
+        """Waits until the sinks have taken so many in all.
+
+        Raises:
+            BenchFailed: they have not in time.
+        """
+        until = time.monotonic() + seconds
+        while (found := self.counted()).count < count:
             if time.monotonic() > until:
-                raise BenchFailed("A sink of the bench did not become an active endpoint.")
-            time.sleep(0.05)
-        return str(made["id"])
+                raise BenchFailed(
+                    f"{count - found.count} webhooks did not come within {seconds:g} s."
+                )
+            time.sleep(0.02)
+        return found
 
     def heard(self, wanted: Iterable[str], seconds: float) -> dict[str, int]:
         """When the sink first heard of each alert, once it has heard of all that are wanted.

@@ -20,7 +20,8 @@ Found = defaultdict[str, list[float]]
 _PAUSE_SECONDS = 0.01
 _HEARD_SECONDS = 10
 _BODY_BYTES = 3_000
-_IN_FLIGHT, _PER_ENDPOINT = 64, 4
+_IN_FLIGHT, _PER_ENDPOINT = 256, 4
+_BURST_SECONDS = 60
 _UPDATING_CONNECTIONS = 10
 _JUDGING_SHARE = 0.2
 """Of ``Plan.seconds``: what takes microseconds needs less time than a service does."""
@@ -120,7 +121,8 @@ def _mark(bed: Bed, url: str, first: int, count: int) -> list[float]:
 
 
 def deliver(bed: Bed, tick: Tick) -> Iterator[Line]:
-    """Deliveries a second, attempts recorded, when many are owed at once.
+    """Deliveries a second, attempts recorded, when many are owed at once; what one costs; and how long
+    one alert takes to reach a thousand subscriptions.
 
     Limits: signing and sending over the same client to the same receivers, as many at a time, with
     nothing recorded; one UPDATE and commit for each delivery, with nothing sent.
@@ -129,13 +131,17 @@ def deliver(bed: Bed, tick: Tick) -> Iterator[Line]:
     for receivers in plan.receivers:
         case = f"{receivers} receiver{'s' if receivers > 1 else ''}"
         urls = [f"{sink}/count" for sink in bed.sinks[:receivers]]
-        subscriptions = [bed.subscribe(url, types=["alert.opened"], exercises=True) for url in urls]
+        subscriptions = bed.subscribe_all(urls, types=["alert.opened"], exercises=True)
         in_flight = min(_IN_FLIGHT, _PER_ENDPOINT * receivers)
         for run in range(plan.runs):
             alerts = max(1, plan.deliveries // receivers)
             owed = backlog.make(bed, subscriptions, f"deliver-{receivers}-{run}", alerts)
             tick()
+            before = bed.process()
             found[case].append(backlog.work_off(bed, subscriptions, owed))
+            after = bed.process()
+            found[f"{case} cpu"].append((after.cpu - before.cpu) / owed.count * 1e6)
+            found[f"{case} memory"].append(after.memory / 2**20)
             tick()
             sent = bed.hand.do(
                 "send",
@@ -146,6 +152,7 @@ def deliver(bed: Bed, tick: Tick) -> Iterator[Line]:
                 per_endpoint=_PER_ENDPOINT,
             )
             found[f"{case} sending"].append(sent["rate"])
+            found[f"{case} sending cpu"].append(sent["cpu"] * 1e6)
             tick()
             updated = bed.hand.do(
                 "update",
@@ -155,19 +162,66 @@ def deliver(bed: Bed, tick: Tick) -> Iterator[Line]:
             )
             found[f"{case} updating"].append(updated["rate"])
             tick()
-        for subscription in subscriptions:
-            bed.ask("DELETE", f"/v1/subscriptions/{subscription}")
-        for limit, words in (
-            ("sending", "bare signed sending"),
-            ("updating", "one UPDATE a delivery"),
-        ):
-            yield compare(
-                "deliver",
-                f"{case}, beside {words}",
-                "deliveries/s",
-                found[case],
-                found[f"{case} {limit}"],
-            )
+        bed.unsubscribe(subscriptions)
+        yield from _delivered(case, found)
+    yield from _burst(bed, tick)
+
+
+def _delivered(case: str, found: Found) -> Iterator[Line]:
+    for limit, words in (("sending", "bare signed sending"), ("updating", "one UPDATE a delivery")):
+        yield compare(
+            "deliver",
+            f"{case}, beside {words}",
+            "deliveries/s",
+            found[case],
+            found[f"{case} {limit}"],
+        )
+    words = f"{case}, processor of the service, beside bare signed sending"
+    yield compare(
+        "deliver", words, "µs/delivery", found[f"{case} cpu"], found[f"{case} sending cpu"]
+    )
+    yield compare(
+        "deliver", f"{case}, memory of the service after it", "MB", found[f"{case} memory"]
+    )
+
+
+def _burst(bed: Bed, tick: Tick) -> Iterator[Line]:
+    """From the beginning of a POST that opens one alert until every subscription has its webhook."""
+    plan, found = bed.plan, Found(list)
+    sinks = bed.sinks
+    urls = [f"{sinks[n % len(sinks)]}/count/{n}" for n in range(plan.subscriptions)]
+    subscriptions = bed.subscribe_all(urls, types=["alert.opened"])
+    for run in range(plan.runs):
+        heard = bed.counted().count
+        sent = bed.hand.do(
+            "post_marks",
+            url=f"{bed.service}/v1/signals",
+            key=bed.key,
+            series=plan.series,
+            start=bed.start.isoformat(),
+            minute=bed.minute,
+            first=plan.series - 1 - run,
+            count=1,
+            pause=_PAUSE_SECONDS,
+        )
+        bed.minute += 1
+        (begun,) = sent["begun"].values()
+        counted = bed.wait_for(heard + len(urls), _BURST_SECONDS)
+        found["burst"].append((counted.last - begun) / 1e6)
+        tick()
+        bare = bed.hand.do(
+            "send",
+            urls=urls,
+            count=len(urls),
+            size=_BODY_BYTES,
+            in_flight=_IN_FLIGHT,
+            per_endpoint=1,
+        )
+        found["limit"].append(len(urls) / bare["rate"] * 1e3)
+        tick()
+    bed.unsubscribe(subscriptions)
+    case = f"one alert to {len(urls):,} subscriptions, beside bare signed sending"
+    yield compare("deliver", case, "ms", found["burst"], found["limit"])
 
 
 def flat(few: Bed, many: Bed, tick: Tick) -> Iterator[Line]:
@@ -268,7 +322,7 @@ def ticks(names: Sequence[str], plan: Plan) -> int:
         "ingest": len(plan.batches) * len(plan.connections) * 3,
         "single": 2,
         "latency": 2,
-        "deliver": len(plan.receivers) * 4,
+        "deliver": len(plan.receivers) * 4 + 2,
         "flat": 2,
         "judge": len(plan.rules) * 2,
     }

@@ -39,9 +39,10 @@ decode, sign and send over the same client, without a database.""",
     "deliver": """\
 Signed webhooks a second when many are owed at once, until the attempt is recorded in the database;
 each is about another alert, so that none waits for its turn. By default four are under way to one
-endpoint and 64 in all. *Bare signed sending*: the same client and receivers, as many at a time,
+endpoint and 256 in all. *Bare signed sending*: the same client and receivers, as many at a time,
 with nothing recorded. *One UPDATE a delivery*: one UPDATE and commit each on up to ten connections,
-with nothing sent.""",
+with nothing sent. The processor of the service counts its one process, without PostgreSQL. *One
+alert*: from the beginning of the POST that opens it until every subscription has its webhook.""",
     "flat": """\
 The rate of `ingest` on one connection when little and when much is stored already.""",
     "judge": """\
@@ -109,10 +110,13 @@ def markdown(lines: Sequence[Line], occasion: Occasion) -> str:
     ]
     for measure in dict.fromkeys(line.measure for line in lines):
         own = [line for line in lines if line.measure == measure]
-        told += ["", f"## {measure}", "", _MEANINGS[measure], ""]
-        told += [f"| case | {own[0].unit} | lowest to highest | limit | ratio |"]
-        told += ["| --- | ---: | ---: | ---: | ---: |"]
-        told += [f"| {line.case} | {' | '.join(_cells(line))} |" for line in own]
+        told += ["", f"## {measure}", "", _MEANINGS[measure]]
+        for unit in dict.fromkeys(line.unit for line in own):
+            told += ["", f"| case | {unit} | lowest to highest | limit | ratio |"]
+            told += ["| --- | ---: | ---: | ---: | ---: |"]
+            told += [
+                f"| {line.case} | {' | '.join(_cells(line))} |" for line in own if line.unit == unit
+            ]
     return "\n".join(told) + "\n"
 
 

@@ -19,6 +19,7 @@ class Plan:
         marks: alerts opened one after the other in a run of ``latency``.
         receivers: endpoints of ``deliver``.
         deliveries: owed in a run of ``deliver``.
+        subscriptions: that one alert of ``deliver`` is owed to.
         flat_series: how many report in ``flat``.
         stored: signals stored before, the two sides of ``flat``.
         rules: asked of a series in ``judge``, keys of ``questions.MIXES``.
@@ -34,7 +35,8 @@ class Plan:
     connections: tuple[int, ...] = (1, 16)
     marks: int = 150
     receivers: tuple[int, ...] = (1, 50)
-    deliveries: int = 1_500
+    deliveries: int = 4_000
+    subscriptions: int = 1_000
     flat_series: int = 1_000
     stored: tuple[int, int] = (100_000, 1_000_000)
     rules: tuple[int, ...] = (1, 2, 10, 50)
@@ -60,6 +62,7 @@ TINY = Plan(
     marks=5,
     receivers=(1, 2),
     deliveries=20,
+    subscriptions=6,
     flat_series=50,
     stored=(1_500, 3_000),
     rules=(1, 10),

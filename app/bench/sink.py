@@ -5,7 +5,7 @@
 The first line on standard output is its addresses as a JSON list. A path that begins with ``/hear``
 keeps every body with its instant; any other is only counted. ``GET /heard`` gives, by good and place,
 when the alert was first heard of, in nanoseconds of the monotonic clock, and forgets it;
-``GET /counted`` gives how many bodies were taken and of how many bytes.
+``GET /counted`` gives how many bodies were taken, of how many bytes, and when the last came.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Notes:
     heard: list[tuple[int, bytes]] = field(default_factory=list)
     count: int = 0
     size: int = 0
+    last: int = 0
 
     def answer(self, head: bytes, body: bytes) -> bytes:
         """What to say to one request."""
@@ -37,10 +38,11 @@ class Notes:
         if head.startswith(b"GET /heard"):
             return _told(self._first_heard())
         if head.startswith(b"GET /counted"):
-            return _told({"count": self.count, "bytes": self.size})
+            return _told({"count": self.count, "bytes": self.size, "last": self.last})
         if b'"webhook.verify"' in body[:100]:
             return _told({"challenge": json.loads(body)["data"]["challenge"]})
         self.count += 1
+        self.last = now
         self.size += len(body)
         if head.startswith(b"POST /hear"):
             self.heard.append((now, body))
