@@ -21,4 +21,5 @@ The rooms, top to bottom; each may use those below it and none above:
     signals       what partners report, as values in time order
     signing       headers for bytes, keys and instant
     retries       what an attempt means: the next step
+    endpoints     what befalls an endpoint, as events
 """

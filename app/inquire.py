@@ -423,8 +423,8 @@ def _never_owed(
         return "not_consented", "The endpoint has never consented; it is owed nothing before."
     if hearing.recorded_at < owed_since:
         return "not_consented", f"The endpoint consented only at {instant(owed_since)}."
-    then = replace(alert, level=hearing.level_to)
-    why = routing.why_not(held.filter, then, hearing.type, hearing.level_from)
+    then = replace(alert, level=hearing.level_to, severity=hearing.severity_to)
+    why = routing.why_not(held.filter, then, hearing.type, hearing.was)
     if why:
         return "filtered", f"The subscription's filter: {why}."
     if alert.is_folded:

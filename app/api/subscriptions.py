@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from alerts import catalogue, signing
 from alerts.explanation import instant
-from alerts.lifecycle import EventType
 from alerts.mechanisms import Level
-from alerts.routing import Filter, SubscriptionId
+from alerts.routing import TYPES, Filter, SubscriptionId, Type
+from alerts.signals import Severity
 from app import store, subscribe
 from app.access import Caller, needs
 from app.api.pages import DEFAULT_LIMIT, After, Limit, cursor, page, place_of
@@ -39,10 +40,23 @@ Writer = Annotated[Caller, Depends(needs("subscriptions:write"))]
 Here = Annotated[House, Depends(house)]
 
 LevelName = Literal["monitoring", "early_warning", "disruption", "crisis"]
+SeverityName = Literal["none", "minor", "moderate", "severe", "extreme"]
 Codes = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=200)]
 
 _ID = re.compile(r"sub_[0-9a-f]{20}")
 _OVERSEERS = frozenset({"operator", "admin"})
+
+
+def _named(name: object) -> object:
+    """The type of event of that name; alerts' and endpoints' are one list to whoever chooses."""
+    if isinstance(name, str) and name in TYPES:
+        return TYPES[name]
+    listed = ", ".join(f"'{known}'" for known in TYPES)
+    said = "There is no such type of event; there are {expected}"
+    raise PydanticCustomError("enum", said, {"expected": listed})
+
+
+TypeName = Annotated[Type, BeforeValidator(_named)]
 
 
 class FilterBody(BaseModel):
@@ -63,7 +77,13 @@ class FilterBody(BaseModel):
         default="monitoring",
         description="The least level, before or after the change: whoever hears of a rise hears of the fall.",
     )
-    types: list[EventType] = Field(default=[], max_length=50, description="Types of events.")
+    min_severity: SeverityName = Field(
+        default="none",
+        description="The least severity, likewise. Whoever heard of an alert hears of its end.",
+    )
+    types: list[TypeName] = Field(
+        default=[], max_length=50, description="Types of events, of alerts and of your endpoint."
+    )
     exercises: bool = Field(default=False, description="Whether to hear of exercises as well.")
 
 
@@ -447,8 +467,8 @@ def _wish(here: House, body: FilterBody) -> Filter:
     check("mechanisms", "mechanism", body.mechanisms, here.profiles)
     check("sectors", "sector", body.sectors, here.catalogue.sectors)
     check("goods", "good", body.goods, here.catalogue.goods)
-    strange = [place for place in body.places if not here.catalogue.is_place(place)]
-    check("places", "place", strange, here.catalogue.places)
+    known = {*here.catalogue.places, *filter(here.catalogue.is_place, body.places)}
+    check("places", "place", body.places, known)
     if errors:
         detail = f"{errors[0]['pointer']}: {errors[0]['detail']}"
         raise Problem("invalid", detail, errors=errors)
@@ -458,6 +478,7 @@ def _wish(here: House, body: FilterBody) -> Filter:
         goods=tuple(body.goods),
         places=tuple(body.places),
         min_level=Level[body.min_level],
+        min_severity=Severity[body.min_severity],
         types=tuple(body.types),
         exercises=body.exercises,
     )
