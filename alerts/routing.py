@@ -19,6 +19,10 @@ Type = EventType | EndpointEvent
 TYPES: dict[str, Type] = {kind.value: kind for kind in (*EventType, *EndpointEvent)}
 
 
+FOLDED = "more alerts were open than are told singly, and a summary tells of this one"
+"""The last reason there may be, when nothing in the filter is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """What a subscriber wishes to hear of. An empty tuple does not restrict.
@@ -103,13 +107,18 @@ def why_not(wish: Filter, alert: Alert, kind: EventType, was: Reached | None = N
         if wanted and value not in wanted:
             about = f"{noun} {value}" if value else f"no one {noun}"
             return f"it is about {about}, and the subscription asks for {', '.join(wanted)}"
-    if kind is EventType.resolved and was is None:
-        return ""  # Without what was reached, an end is told rather than kept from someone.
-    level, severity = was or (alert.level, alert.severity)
+    level, severity = was or _unknown(alert, kind)
     for noun, least, highest in (
         ("level", wish.min_level, max(alert.level, level)),
         ("severity", wish.min_severity, max(alert.severity, severity)),
     ):
         if highest < least:
             return f"its {noun} is {highest.name}, and the subscription begins at {least.name}"
-    return ""
+    return FOLDED if alert.is_folded else ""
+
+
+def _unknown(alert: Alert, kind: EventType) -> Reached:
+    """Without what was reached, an end is told to everyone rather than kept from someone."""
+    if kind is EventType.resolved:
+        return Reached(max(Level), max(Severity))
+    return Reached(alert.level, alert.severity)

@@ -213,7 +213,7 @@ async def subscribe_endpoint(
         partner_id=caller.partner_id,
         url=_endpoint(here, body.url),
         format=body.format,
-        filter=_wish(here, body.filter),
+        filter=wish_of(here, body.filter),
         description=body.description,
         status=Status.pending,
         created_at=now,
@@ -262,7 +262,7 @@ async def change_subscription(
 ) -> dict[str, object]:
     """Changes what is asked for, or where it goes. What is owed already stays owed."""
     url = None if body.url is None else _endpoint(here, body.url)
-    wish = None if body.filter is None else _wish(here, body.filter)
+    wish = None if body.filter is None else wish_of(here, body.filter)
     async with here.database.begin() as connection:
         held = await _owned(connection, caller, id, lock=True)
         await subscribe.change(
@@ -448,8 +448,12 @@ def _endpoint(here: House, url: str) -> str:
         ) from None
 
 
-def _wish(here: House, body: FilterBody) -> Filter:
-    """The filter, every code of it known."""
+def wish_of(here: House, body: FilterBody) -> Filter:
+    """The filter, every code of it known.
+
+    Raises:
+        Problem: ``invalid``, one is not; each error points below ``/filter``.
+    """
     errors: list[dict[str, object]] = []
 
     def check(field: str, noun: str, codes: Iterable[str], known: Iterable[str]) -> None:

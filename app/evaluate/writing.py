@@ -100,7 +100,6 @@ async def _write_alerts(
         debts.extend(
             Debt(to, transition.type.value, row_id, alert_id, None)
             for to in routing.recipients(listeners, alert, transition.type, was)
-            if not alert.is_folded  # The summary tells of it.
         )
         for series, _ in published.fed_by:
             refs_of = evaluation.refs.setdefault(series, [])
