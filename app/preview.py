@@ -17,14 +17,14 @@ from app.database import Connection
 from app.store.transition_log import Past
 
 MOST_EXAMINED = 20_000
-"""Transitions looked at, the newest: what a busy year brings, in a second or two."""
+"""Transitions looked at, the newest: in a second or two."""
 
 MOST_EVENTS = 50
 MOST_EXAMPLES = 10
 MOST_ALIKE = 3
 """Examples of one reason; the next are more use when they show another."""
 
-_PAGE = 1_000
+_PAGE = 250  # Others are answered between two pages.
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ async def preview(
 ) -> Preview:
     """What the filter would have let through since then, had it been subscribed all the time.
 
-    A thousand transitions a query, no more of them held at once; ``most`` of them, the newest.
+    Some hundred transitions a query, no more of them held at once; ``most`` of them, the newest.
     """
     found = Preview(since)
     behind: int | None = None

@@ -15,7 +15,7 @@ from app import preview, store
 from app.access import Caller, needs
 from app.api.problems import Problem
 from app.api.subscriptions import FilterBody, owned, wish_of
-from app.house import House, house
+from app.house import Crowded, House, house
 from app.preview import Preview
 from app.store.transition_log import Past
 
@@ -25,6 +25,8 @@ Reader = Annotated[Caller, Depends(needs("alerts:read"))]
 Here = Annotated[House, Depends(house)]
 
 MOST_DAYS = 90
+
+_AGAIN_SECONDS = 2
 
 _DAYS = "How many days back to look."
 
@@ -115,10 +117,19 @@ async def preview_subscription(
 
 async def _preview(here: House, wish: Filter, days: int) -> dict[str, object]:
     now = datetime.now(UTC)
-    async with here.database.begin() as connection:
-        found = await preview.preview(connection, wish, now - timedelta(days=days))
-        shown = [*found.newest, *(past for past, _ in found.examples)]
-        said = await store.transition_log.published(connection, [past.id for past in shown])
+    try:
+        with here.previews.one():
+            async with here.database.begin() as connection:
+                found = await preview.preview(connection, wish, now - timedelta(days=days))
+                shown = [*found.newest, *(past for past, _ in found.examples)]
+                said = await store.transition_log.published(connection, [past.id for past in shown])
+    except Crowded:
+        raise Problem(
+            "too-many-requests",
+            f"{here.previews.most} previews are being made; ask again in a moment.",
+            headers={"Retry-After": str(_AGAIN_SECONDS)},
+            retryable=True,
+        ) from None
     return _shown(found, said, days, now)
 
 

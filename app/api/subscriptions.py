@@ -1,4 +1,4 @@
-"""Subscriptions: who wants to hear what, and where; and the events of one, to be pulled.
+"""Subscriptions: who wants to hear what, and where.
 
 A subscription belongs to the partner that made it. Operators see all; for anyone else there is
 none: they are told 404, not 403.
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -31,7 +31,7 @@ from app.house import House, house
 from app.outbound import EndpointRefused, Policy
 from app.store.delivery_log import Delivery
 from app.store.subscriptions import Status, Subscription
-from app.subscribe import Dice, WrongState
+from app.subscribe import Answer, Dice, WrongState
 
 router = APIRouter(tags=["subscriptions"])
 
@@ -131,6 +131,14 @@ class Rotation(BaseModel):
     )
 
 
+class Confirmation(BaseModel):
+    """The challenge as the endpoint shows it; space around it is not part of it."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    challenge: str = Field(min_length=1, max_length=200)
+
+
 class SubscriptionShown(BaseModel):
     """One subscription. Its secret is never shown again."""
 
@@ -177,23 +185,6 @@ class TestSent(BaseModel):
     id: str = Field(description="The delivery, and the `webhook-id` the endpoint sees.")
     type: str
     links: dict[str, str]
-
-
-class Event(BaseModel):
-    """One event exactly as its webhook carries it, and its `webhook-id`."""
-
-    id: str
-    type: str
-    timestamp: str
-    sequence: int
-    data: dict[str, Any]
-
-
-class EventList(BaseModel):
-    """A page of events in sequence; `next` is the last sequence of it while there are more."""
-
-    items: list[Event]
-    next: str | None
 
 
 @router.post(
@@ -304,6 +295,41 @@ async def send_test(id: str, caller: Writer, here: Here) -> dict[str, object]:
 
 
 @router.post(
+    "/v1/subscriptions/{id}/confirm",
+    summary="Consent for an endpoint that cannot answer",
+    response_model=SubscriptionShown,
+)
+async def confirm_subscription(
+    id: str, body: Confirmation, caller: Writer, here: Here
+) -> dict[str, object]:
+    """Gives the challenge back by hand, for an endpoint that shows what it is sent and cannot answer.
+
+    It was sent to the endpoint alone, so that knowing it proves reading there. It holds for 7 days;
+    after 10 wrong ones a new one is needed, which `POST .../test` sends.
+    """
+    async with here.database.begin() as connection:
+        held = await _owned(connection, caller, id, lock=True)
+        try:
+            answer = await subscribe.confirm(
+                connection, here.guesses, held, body.challenge, datetime.now(UTC)
+            )
+        except WrongState as error:
+            raise Problem("conflict", str(error)) from None
+        confirmed = await _owned(connection, caller, id)
+    said = "This is not the challenge that was sent last"
+    match answer:
+        case Answer.right:
+            return _shown(confirmed)
+        case Answer.wrong:
+            said = f"{said}; copy it whole from the newest `webhook.verify`"
+        case Answer.spent:
+            said = f"{said}, nor were those before; it is void now, and `POST .../test` sends a new one"
+    raise Problem(
+        "invalid", f"/challenge: {said}.", errors=[{"pointer": "/challenge", "detail": said}]
+    )
+
+
+@router.post(
     "/v1/subscriptions/{id}/rotate-secret", summary="Change the secret", response_model=SecretMade
 )
 async def rotate_secret(
@@ -347,29 +373,6 @@ async def resume_subscription(id: str, caller: Writer, here: Here) -> dict[str, 
         except WrongState as error:
             raise Problem("conflict", str(error)) from None
         return _shown(await _owned(connection, caller, id))
-
-
-@router.get("/v1/subscriptions/{id}/events", summary="Pull the events", response_model=EventList)
-async def pull_events(
-    id: str,
-    request: Request,
-    response: Response,
-    caller: Reader,
-    here: Here,
-    after: Annotated[
-        int, Query(ge=0, lt=2**63, description="The last sequence you have; 0 for the beginning.")
-    ] = 0,
-    limit: Limit = DEFAULT_LIMIT,
-) -> dict[str, object]:
-    """The same events as the webhooks, in sequence without gaps, whether they were delivered or not.
-
-    A receiver that was away compares the sequences it has with these, and has everything again.
-    """
-    async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id)
-        found = await store.delivery_log.events(connection, held.id, after=after, limit=limit + 1)
-    following = str(found[limit - 1].sequence) if len(found) > limit else None
-    return page(request, response, [_event(d) for d in found[:limit]], following)
 
 
 async def owned(
@@ -424,16 +427,6 @@ def _shown(subscription: Subscription) -> dict[str, object]:
             "deliveries": f"{here}/deliveries",
             "events": f"{here}/events",
         },
-    }
-
-
-def _event(delivery: Delivery) -> dict[str, object]:
-    return {
-        "id": delivery.webhook_id,
-        "type": delivery.type,
-        "timestamp": instant(delivery.created_at),
-        "sequence": delivery.sequence,
-        "data": event_data(delivery),
     }
 
 
