@@ -322,3 +322,16 @@ async def test_who_may_not_read_alerts_may_not_preview_them(caller: Connect) -> 
     name = "/v1/subscriptions/sub_00000000000000000000/preview"
     problem(await baltica.get(name), 404)
     problem(await baltica.get(name, params={"days": "many"}), 422)
+
+
+async def test_no_more_than_so_many_previews_are_made_at_once(
+    service: FastAPI, caller: Connect
+) -> None:
+    baltica = await caller("baltica", role="subscriber")
+    places = service.state.house.previews
+    with places.one(), places.one():
+        refused = await baltica.post("/v1/subscriptions/preview", json={})
+        assert problem(refused, 429)["retryable"]
+        assert refused.headers["retry-after"] == "2"
+    assert (await baltica.post("/v1/subscriptions/preview", json={})).status_code == 200
+    assert places.taken == 0
