@@ -22,4 +22,5 @@ The rooms, top to bottom; each may use those below it and none above:
     signing       headers for bytes, keys and instant
     endpoints     what attempts mean for their endpoint: breaker, suspension, notices
     retries       what an attempt means: the next step
+    endpoints     what befalls an endpoint, as events
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,8 +18,40 @@ from app.policy import Policy
 from app.rulebook import Rulebook
 from app.seals import Seals
 from app.settings import Settings
+from app.subscribe import Guesses
 
 Role = Literal["all", "api", "worker"]
+
+
+MOST_WAITING = 64
+MOST_PREVIEWS = 2
+
+
+class Crowded(Exception):
+    """Every place is taken; there is no queue before the door."""
+
+
+@dataclass(slots=True)
+class Places:
+    """So many requests of one kind at the same time, in this process."""
+
+    most: int
+    taken: int = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Takes a place while the block runs.
+
+        Raises:
+            Crowded: there is none.
+        """
+        if self.taken >= self.most:
+            raise Crowded
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
 
 
 @dataclass(slots=True)
@@ -34,6 +67,9 @@ class House:
     intake: Intake
     draining: bool = False
     backtests: Desk = field(default_factory=Desk)
+    waiting: Places = field(default_factory=lambda: Places(MOST_WAITING))
+    previews: Places = field(default_factory=lambda: Places(MOST_PREVIEWS))
+    guesses: Guesses = field(default_factory=Guesses)
 
     @property
     def catalogue(self) -> Catalogue:

@@ -423,12 +423,12 @@ def _never_owed(
         return "not_consented", "The endpoint has never consented; it is owed nothing before."
     if hearing.recorded_at < owed_since:
         return "not_consented", f"The endpoint consented only at {instant(owed_since)}."
-    then = replace(alert, level=hearing.level_to)
-    why = routing.why_not(held.filter, then, hearing.type, hearing.level_from)
+    then = replace(alert, level=hearing.level_to, severity=hearing.severity_to)
+    why = routing.why_not(held.filter, then, hearing.type, hearing.was)
+    if why == routing.FOLDED:
+        return "folded", f"{why[:1].upper()}{why[1:]}."
     if why:
         return "filtered", f"The subscription's filter: {why}."
-    if alert.is_folded:
-        return "folded", "More alerts were open than are told singly; a summary tells of this one."
     return "changed", "The subscription asks for this now, and asked for something else then."
 
 

@@ -1,6 +1,6 @@
 """Subscribes partners: asks endpoints for consent, gives and rotates secrets, suspends and resumes.
 
-    pending --(endpoint answers the challenge)--> active <--> suspended --> removed
+    pending --(the challenge is answered, by the endpoint or a person)--> active <--> suspended --> removed
 
 Consent is asked through the queue, like everything that is sent: a ``webhook.verify`` that the
 endpoint answers with its challenge. What happens then stands in ``store.queue.record``, and so does
@@ -9,10 +9,12 @@ what the service itself suspends.
 
 from __future__ import annotations
 
+import hmac
 import json
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from alerts.routing import SubscriptionId
 from app.database import Connection
@@ -24,6 +26,10 @@ from app.store.subscriptions import Status, Subscription
 OVERLAP = timedelta(hours=24)
 LONGEST_OVERLAP = timedelta(days=7)
 OLD_SECRETS = 3
+
+CHALLENGE_HOLDS_FOR = timedelta(days=7)
+MOST_GUESSES = 10
+_CHALLENGES_REMEMBERED = 10_000
 
 
 class WrongState(Exception):
@@ -174,6 +180,70 @@ async def resume(
     await endpoints.refresh(connection, [subscription.id])
     await deliveries.wake(connection)
     return replace(back, status=Status.active)
+
+
+class Answer(Enum):
+    """What a challenge that a person gives back turns out to be."""
+
+    right = "right"
+    wrong = "wrong"
+    spent = "spent"
+
+
+@dataclass(slots=True)
+class Guesses:
+    """Wrong answers to challenges, counted by this process; of the last ten thousand challenges.
+
+    A challenge holds 192 random bits: the count keeps a mistaken script from going on for ever,
+    and guessing is hopeless without it, so it need not outlive the process or be shared. What it
+    leads to is stored: a challenge that is spent is spent for every process.
+    """
+
+    _wrong: OrderedDict[int, int] = field(default_factory=OrderedDict)
+
+    def count(self, delivery_id: int) -> int:
+        """Counts one more wrong answer to the challenge of that delivery; gives how many there were."""
+        self._wrong[delivery_id] = self._wrong.pop(delivery_id, 0) + 1
+        if len(self._wrong) > _CHALLENGES_REMEMBERED:
+            self._wrong.popitem(last=False)
+        return self._wrong[delivery_id]
+
+
+async def confirm(
+    connection: Connection,
+    guesses: Guesses,
+    subscription: Subscription,
+    answer: str,
+    now: datetime,
+) -> Answer:
+    """Takes a challenge from a person who read it where the endpoint shows what it is sent.
+
+    For endpoints that cannot answer by themselves, such as a chat's: the challenge was sent to the
+    endpoint alone, so whoever knows it reads there. The right one makes the subscription active,
+    just as if the endpoint had answered; the tenth wrong one spends the challenge, and that must
+    be committed too. The subscription must be locked.
+
+    Raises:
+        WrongState: it waits for no consent, or there is no challenge that is still good.
+    """
+    if subscription.status is not Status.pending:
+        raise WrongState(
+            f"The subscription is {subscription.status}, not pending; there is nothing to confirm."
+        )
+    asked = await deliveries.asked(connection, subscription.id)
+    if asked is None:
+        raise WrongState("No challenge is open; POST .../test sends a new one.")
+    if now - asked.asked_at > CHALLENGE_HOLDS_FOR:
+        raise WrongState(
+            f"The challenge is older than {CHALLENGE_HOLDS_FOR.days} days; POST .../test sends a new one."
+        )
+    if hmac.compare_digest(answer.encode(), asked.challenge.encode()):
+        await deliveries.accept(connection, subscription.id, asked, now)
+        return Answer.right
+    if guesses.count(asked.delivery_id) < MOST_GUESSES:
+        return Answer.wrong
+    await deliveries.spoil(connection, asked, now)
+    return Answer.spent
 
 
 async def remove(connection: Connection, subscription: Subscription, now: datetime) -> None:

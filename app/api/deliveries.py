@@ -61,7 +61,7 @@ class AttemptShown(BaseModel):
     status: int | None
     error: str | None = Field(description="A code; docs/webhooks.md explains each.")
     milliseconds: float
-    excerpt: str = Field(description="The beginning of the answer.")
+    excerpt: str = Field(description="The beginning of the answer; not of one to a challenge.")
 
 
 class DeliveryDetail(DeliveryShown):
@@ -114,7 +114,7 @@ async def show_delivery(id: str, caller: Reader, here: Here) -> dict[str, object
         history = await store.delivery_log.attempts_of(connection, found.id)
     return {
         **_shown(found),
-        "history": [_tried(attempt) for attempt in history],
+        "history": [_tried(found, attempt) for attempt in history],
         "data": event_data(found),
     }
 
@@ -179,7 +179,11 @@ def _shown(delivery: Delivery) -> dict[str, object]:
     }
 
 
-def _tried(attempt: Attempt) -> dict[str, object]:
+def _tried(delivery: Delivery, attempt: Attempt) -> dict[str, object]:
+    """A try. What an endpoint said to a challenge may repeat it, and is for nobody to read: whoever
+    could, could confirm an endpoint that only echoes.
+    """
+    asked = delivery.type == store.deliveries.VERIFY
     return {
         "number": attempt.number,
         "at": instant(attempt.at),
@@ -188,5 +192,5 @@ def _tried(attempt: Attempt) -> dict[str, object]:
         "status": attempt.status,
         "error": attempt.error or None,
         "milliseconds": attempt.milliseconds,
-        "excerpt": attempt.excerpt,
+        "excerpt": "" if asked else attempt.excerpt,
     }

@@ -1,4 +1,4 @@
-"""Subscriptions: who wants to hear what, and where; and the events of one, to be pulled.
+"""Subscriptions: who wants to hear what, and where.
 
 A subscription belongs to the partner that made it. Operators see all; for anyone else there is
 none: they are told 404, not 403.
@@ -14,14 +14,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from alerts import catalogue, signing
 from alerts.explanation import instant
-from alerts.lifecycle import EventType
 from alerts.mechanisms import Level
-from alerts.routing import Filter, SubscriptionId
+from alerts.routing import TYPES, Filter, SubscriptionId, Type
+from alerts.signals import Severity
 from app import store, subscribe
 from app.access import Caller, needs
 from app.api.pages import DEFAULT_LIMIT, After, Limit, cursor, page, place_of
@@ -31,7 +32,7 @@ from app.house import House, house
 from app.outbound import EndpointRefused, Policy
 from app.store.delivery_log import Delivery
 from app.store.subscriptions import Ordering, Status, Subscription
-from app.subscribe import Backlog, Dice, WrongState
+from app.subscribe import Answer, Backlog, Dice, WrongState
 
 router = APIRouter(tags=["subscriptions"])
 
@@ -51,10 +52,23 @@ _ORDER = (
 _PER_SECOND = "The most events to be sent in a second; null for as fast as you answer."
 
 LevelName = Literal["monitoring", "early_warning", "disruption", "crisis"]
+SeverityName = Literal["none", "minor", "moderate", "severe", "extreme"]
 Codes = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=200)]
 
 _ID = re.compile(r"sub_[0-9a-f]{20}")
 _OVERSEERS = frozenset({"operator", "admin"})
+
+
+def _named(name: object) -> object:
+    """The type of event of that name; alerts' and endpoints' are one list to whoever chooses."""
+    if isinstance(name, str) and name in TYPES:
+        return TYPES[name]
+    listed = ", ".join(f"'{known}'" for known in TYPES)
+    said = "There is no such type of event; there are {expected}"
+    raise PydanticCustomError("enum", said, {"expected": listed})
+
+
+TypeName = Annotated[Type, BeforeValidator(_named)]
 
 
 class FilterBody(BaseModel):
@@ -75,7 +89,13 @@ class FilterBody(BaseModel):
         default="monitoring",
         description="The least level, before or after the change: whoever hears of a rise hears of the fall.",
     )
-    types: list[EventType] = Field(default=[], max_length=50, description="Types of events.")
+    min_severity: SeverityName = Field(
+        default="none",
+        description="The least severity, likewise. Whoever heard of an alert hears of its end.",
+    )
+    types: list[TypeName] = Field(
+        default=[], max_length=50, description="Types of events, of alerts and of your endpoint."
+    )
     exercises: bool = Field(default=False, description="Whether to hear of exercises as well.")
 
 
@@ -139,6 +159,14 @@ class Rotation(BaseModel):
     )
 
 
+class Confirmation(BaseModel):
+    """The challenge as the endpoint shows it; space around it is not part of it."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    challenge: str = Field(min_length=1, max_length=200)
+
+
 class SubscriptionShown(BaseModel):
     """One subscription. Its secret is never shown again."""
 
@@ -198,23 +226,6 @@ class TestSent(BaseModel):
     links: dict[str, str]
 
 
-class Event(BaseModel):
-    """One event exactly as its webhook carries it, and its `webhook-id`."""
-
-    id: str
-    type: str
-    timestamp: str
-    sequence: int
-    data: dict[str, Any]
-
-
-class EventList(BaseModel):
-    """A page of events in sequence; `next` is the last sequence of it while there are more."""
-
-    items: list[Event]
-    next: str | None
-
-
 @router.post(
     "/v1/subscriptions", status_code=201, summary="Subscribe", response_model=SubscriptionMade
 )
@@ -235,7 +246,7 @@ async def subscribe_endpoint(
         format_version=LATEST,
         ordering=Ordering(body.order),
         per_second=body.per_second,
-        filter=_wish(here, body.filter),
+        filter=wish_of(here, body.filter),
         description=body.description,
         status=Status.pending,
         created_at=now,
@@ -284,7 +295,7 @@ async def change_subscription(
 ) -> dict[str, object]:
     """Changes what is asked for, or where it goes. What is owed already stays owed."""
     url = None if body.url is None else _endpoint(here, body.url)
-    wish = None if body.filter is None else _wish(here, body.filter)
+    wish = None if body.filter is None else wish_of(here, body.filter)
     async with here.database.begin() as connection:
         held = await _owned(connection, caller, id, lock=True)
         wanted = replace(
@@ -327,6 +338,41 @@ async def send_test(id: str, caller: Writer, here: Here) -> dict[str, object]:
             raise Problem("conflict", str(error)) from None
     sent = store.deliveries.webhook_id(held.id, held.last_sequence + 1)
     return {"id": sent, "type": kind, "links": {"delivery": f"/v1/deliveries/{sent}"}}
+
+
+@router.post(
+    "/v1/subscriptions/{id}/confirm",
+    summary="Consent for an endpoint that cannot answer",
+    response_model=SubscriptionShown,
+)
+async def confirm_subscription(
+    id: str, body: Confirmation, caller: Writer, here: Here
+) -> dict[str, object]:
+    """Gives the challenge back by hand, for an endpoint that shows what it is sent and cannot answer.
+
+    It was sent to the endpoint alone, so that knowing it proves reading there. It holds for 7 days;
+    after 10 wrong ones a new one is needed, which `POST .../test` sends.
+    """
+    async with here.database.begin() as connection:
+        held = await _owned(connection, caller, id, lock=True)
+        try:
+            answer = await subscribe.confirm(
+                connection, here.guesses, held, body.challenge, datetime.now(UTC)
+            )
+        except WrongState as error:
+            raise Problem("conflict", str(error)) from None
+        confirmed = await _owned(connection, caller, id)
+    said = "This is not the challenge that was sent last"
+    match answer:
+        case Answer.right:
+            return _shown(confirmed)
+        case Answer.wrong:
+            said = f"{said}; copy it whole from the newest `webhook.verify`"
+        case Answer.spent:
+            said = f"{said}, nor were those before; it is void now, and `POST .../test` sends a new one"
+    raise Problem(
+        "invalid", f"/challenge: {said}.", errors=[{"pointer": "/challenge", "detail": said}]
+    )
 
 
 @router.post(
@@ -385,29 +431,6 @@ async def resume_subscription(
         except WrongState as error:
             raise Problem("conflict", str(error)) from None
         return _shown(await _owned(connection, caller, id))
-
-
-@router.get("/v1/subscriptions/{id}/events", summary="Pull the events", response_model=EventList)
-async def pull_events(
-    id: str,
-    request: Request,
-    response: Response,
-    caller: Reader,
-    here: Here,
-    after: Annotated[
-        int, Query(ge=0, lt=2**63, description="The last sequence you have; 0 for the beginning.")
-    ] = 0,
-    limit: Limit = DEFAULT_LIMIT,
-) -> dict[str, object]:
-    """The same events as the webhooks, in sequence without gaps, whether they were delivered or not.
-
-    A receiver that was away compares the sequences it has with these, and has everything again.
-    """
-    async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id)
-        found = await store.delivery_log.events(connection, held.id, after=after, limit=limit + 1)
-    following = str(found[limit - 1].sequence) if len(found) > limit else None
-    return page(request, response, [_event(d) for d in found[:limit]], following)
 
 
 async def owned(
@@ -472,16 +495,6 @@ def _shown(subscription: Subscription) -> dict[str, object]:
     }
 
 
-def _event(delivery: Delivery) -> dict[str, object]:
-    return {
-        "id": delivery.webhook_id,
-        "type": delivery.type,
-        "timestamp": instant(delivery.created_at),
-        "sequence": delivery.sequence,
-        "data": event_data(delivery),
-    }
-
-
 def _endpoint(here: House, url: str) -> str:
     """The URL as it will be called."""
     policy = Policy(here.settings.webhook_allow, here.settings.webhook_allow_http)
@@ -493,8 +506,12 @@ def _endpoint(here: House, url: str) -> str:
         ) from None
 
 
-def _wish(here: House, body: FilterBody) -> Filter:
-    """The filter, every code of it known."""
+def wish_of(here: House, body: FilterBody) -> Filter:
+    """The filter, every code of it known.
+
+    Raises:
+        Problem: ``invalid``, one is not; each error points below ``/filter``.
+    """
     errors: list[dict[str, object]] = []
 
     def check(field: str, noun: str, codes: Iterable[str], known: Iterable[str]) -> None:
@@ -512,8 +529,8 @@ def _wish(here: House, body: FilterBody) -> Filter:
     check("mechanisms", "mechanism", body.mechanisms, here.profiles)
     check("sectors", "sector", body.sectors, here.catalogue.sectors)
     check("goods", "good", body.goods, here.catalogue.goods)
-    strange = [place for place in body.places if not here.catalogue.is_place(place)]
-    check("places", "place", strange, here.catalogue.places)
+    known = {*here.catalogue.places, *filter(here.catalogue.is_place, body.places)}
+    check("places", "place", body.places, known)
     if errors:
         detail = f"{errors[0]['pointer']}: {errors[0]['detail']}"
         raise Problem("invalid", detail, errors=errors)
@@ -523,6 +540,7 @@ def _wish(here: House, body: FilterBody) -> Filter:
         goods=tuple(body.goods),
         places=tuple(body.places),
         min_level=Level[body.min_level],
+        min_severity=Severity[body.min_severity],
         types=tuple(body.types),
         exercises=body.exercises,
     )

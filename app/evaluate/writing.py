@@ -11,6 +11,7 @@ from alerts.findings import Finding
 from alerts.lifecycle import Alert, AlertState, EventType
 from alerts.mechanisms import Scope
 from alerts.overflow import is_summary
+from alerts.routing import Reached
 from alerts.signals import SeriesId
 from alerts.tracks import FindingKey, Judgement
 from app import store, telemetry
@@ -74,6 +75,10 @@ async def _write_alerts(
         scope: (kept.id, kept.alert.ref, kept.alert.is_folded) for scope, kept in on_file.items()
     }
     before = {kept.id for kept in on_file.values()}
+    ending = {p.scope for p in outcome.published if p.transition.type is EventType.resolved}
+    highest = await store.alerts.highest(
+        connection, [kept.id for scope, kept in on_file.items() if scope in ending]
+    )
     debited: list[store.alerts.Debited] = []
     debts: list[Debt] = []
     for row_id, published in zip(row_ids, outcome.published, strict=True):
@@ -86,10 +91,15 @@ async def _write_alerts(
         described = transition.explanation["findings"]
         data = payloads.render(alert, transition, described)  # type: ignore[arg-type]
         debited.append(store.alerts.Debited(row_id, alert_id, transition, data, published.fed_by))
+        just_before = Reached(transition.level_from, transition.severity_from)
+        top = highest.get(alert_id, just_before)
+        was = routing.reached(transition.type, just_before, top)
+        highest[alert_id] = Reached(
+            max(top.level, transition.level_to), max(top.severity, transition.severity_to)
+        )
         debts.extend(
             Debt(to, transition.type.value, row_id, alert_id, None)
-            for to in routing.recipients(listeners, alert, transition.type, transition.level_from)
-            if not alert.is_folded  # The summary tells of it.
+            for to in routing.recipients(listeners, alert, transition.type, was)
         )
         for series, _ in published.fed_by:
             refs_of = evaluation.refs.setdefault(series, [])

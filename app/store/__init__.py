@@ -18,6 +18,7 @@
     shelves        what operators have quietened, until when and why
     signals        what was reported
     subscriptions  who wants to hear what, and where
+    transition_log transitions as routing saw them, newest first
 
 Functions take an open ``Connection`` first and never commit. Rows become values of ``alerts`` here
 and nowhere else. A function exists because it contains SQL.
@@ -44,6 +45,7 @@ from app.store import (
     shelves,
     signals,
     subscriptions,
+    transition_log,
 )
 
 __all__ = [
@@ -67,4 +69,5 @@ __all__ = [
     "shelves",
     "signals",
     "subscriptions",
+    "transition_log",
 ]

@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from alerts import overflow
 from alerts.lifecycle import Advice, Alert, AlertState, TakesEffect, Transition
 from alerts.mechanisms import Level, Scope, Tlp
+from alerts.routing import Reached
 from alerts.signals import SeriesId, Severity
 from app import tables
 from app.database import Connection
@@ -237,6 +238,22 @@ async def record(connection: Connection, transitions: Sequence[Debited]) -> None
     ]
     if fed:
         await connection.execute(insert(tables.alert_signals), fed)
+
+
+async def highest(connection: Connection, alert_ids: Collection[int]) -> dict[int, Reached]:
+    """The highest level and the highest severity that any transition of these alerts led to.
+
+    One query; none where there are no alerts.
+    """
+    if not alert_ids:
+        return {}
+    table = tables.transitions
+    rows = await connection.execute(
+        select(table.c.alert_id, func.max(table.c.level_to), func.max(table.c.severity_to))
+        .where(table.c.alert_id.in_(list(alert_ids)))
+        .group_by(table.c.alert_id)
+    )
+    return {row[0]: Reached(Level(row[1]), Severity(row[2])) for row in rows}
 
 
 async def timeline(

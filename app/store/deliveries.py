@@ -185,6 +185,70 @@ async def keep_latest(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The challenge that an endpoint was asked last, by whatever way it is answered."""
+
+    delivery_id: int
+    challenge: str
+    asked_at: datetime
+
+
+async def asked(connection: Connection, subscription_id: SubscriptionId) -> Asked | None:
+    """The newest challenge of a subscription, unless it was withdrawn.
+
+    It is the one of the endpoint it has now: whoever changes the endpoint of a subscription that
+    waits asks anew. The subscription must be locked.
+    """
+    rows = await connection.execute(
+        text(
+            "SELECT id, state, data::jsonb ->> 'challenge' AS challenge, created_at "
+            "FROM deliveries WHERE subscription_id = :id AND type = :verify "
+            "ORDER BY sequence DESC LIMIT 1"
+        ),
+        {"id": subscription_id, "verify": VERIFY},
+    )
+    row = rows.first()
+    if row is None or row.state == "withdrawn":
+        return None
+    return Asked(row.id, row.challenge, row.created_at)
+
+
+async def accept(
+    connection: Connection, subscription_id: SubscriptionId, asked: Asked, now: datetime
+) -> None:
+    """Takes a challenge as answered, as if its endpoint had: the subscription becomes active.
+
+    It is not tried again, and an attempt that is under way is not recorded any more. The
+    subscription must be locked and pending.
+    """
+    await _finish(connection, asked, "delivered", now)
+    await connection.execute(
+        text(
+            "UPDATE subscriptions SET status = 'active', reason = '', verified_at = :now, "
+            "owed_since = coalesce(owed_since, :now) WHERE id = :id AND status = 'pending'"
+        ),
+        {"id": subscription_id, "now": now},
+    )
+    await endpoints.refresh(connection, [subscription_id])
+    await wake(connection)
+
+
+async def spoil(connection: Connection, asked: Asked, now: datetime) -> None:
+    """Makes a challenge worthless. The subscription must be locked."""
+    await _finish(connection, asked, "withdrawn", now)
+
+
+async def _finish(connection: Connection, asked: Asked, state: str, now: datetime) -> None:
+    await connection.execute(
+        text(
+            "UPDATE deliveries SET state = :state, due_at = NULL, lease_until = NULL, "
+            "finished_at = :now WHERE id = :id"
+        ),
+        {"id": asked.delivery_id, "state": state, "now": now},
+    )
+
+
 async def withdraw(
     connection: Connection,
     subscription_id: SubscriptionId,

@@ -73,6 +73,31 @@ async def find(
     return None if row is None else _delivery(row)
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """From which sequence to which the events of a subscription are kept.
+
+    ``oldest`` is beyond ``last`` when none is: the next event will have it.
+    """
+
+    oldest: int
+    last: int
+
+
+async def extent(connection: Connection, subscription_id: SubscriptionId) -> Extent | None:
+    """What is kept for a subscription; None when it was removed. One query of two look-ups."""
+    rows = await connection.execute(
+        text(
+            "SELECT coalesce((SELECT min(sequence) FROM deliveries WHERE subscription_id = s.id), "
+            "s.last_sequence + 1) AS oldest, s.last_sequence AS last "
+            "FROM subscriptions AS s WHERE s.id = :id AND s.status <> 'removed'"
+        ),
+        {"id": subscription_id},
+    )
+    row = rows.first()
+    return None if row is None else Extent(row.oldest, row.last)
+
+
 async def events(
     connection: Connection, subscription_id: SubscriptionId, *, after: int, limit: int
 ) -> list[Delivery]:

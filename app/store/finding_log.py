@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from alerts.lifecycle import EventType
 from alerts.mechanisms import Level
-from alerts.routing import SubscriptionId
-from alerts.signals import SeriesId, SeriesKey
+from alerts.routing import Reached, SubscriptionId, reached
+from alerts.signals import SeriesId, SeriesKey, Severity
 from app.database import Connection
 from app.store import findings, series
 from app.store.findings import Kept
@@ -34,13 +34,14 @@ class Shown:
 class Hearing:
     """One transition of an alert, and what became of it for one subscription.
 
-    ``delivery`` is None where it was never owed.
+    ``was`` is what the alert had reached before it; ``delivery`` is None where it was never owed.
     """
 
     number: int
     type: EventType
-    level_from: Level
+    was: Reached
     level_to: Level
+    severity_to: Severity
     at: datetime
     recorded_at: datetime
     reason: str
@@ -122,12 +123,16 @@ async def hearings(
     """Every transition of an alert, oldest first, with its delivery to one subscription."""
     rows = await connection.execute(
         text(
-            "SELECT t.number, t.type, t.level_from, t.level_to, t.at, t.recorded_at, t.reason, "
+            "SELECT t.number, t.type, t.level_from, t.level_to, t.severity_from, t.severity_to, "
+            "coalesce(max(t.level_to) OVER earlier, t.level_from) AS highest_level, "
+            "coalesce(max(t.severity_to) OVER earlier, t.severity_from) AS highest_severity, "
+            "t.at, t.recorded_at, t.reason, "
             "d.id, d.sequence, d.state, d.attempts, "
             "CASE WHEN d.state = 'owed' THEN d.due_at END AS due_at, d.finished_at "
             "FROM transitions AS t LEFT JOIN deliveries AS d "
             "ON d.transition_id = t.id AND d.subscription_id = :subscription "
-            "WHERE t.alert_id = :alert ORDER BY t.number"
+            "WHERE t.alert_id = :alert WINDOW earlier AS (ORDER BY t.number "
+            "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) ORDER BY t.number"
         ),
         {"subscription": subscription_id, "alert": alert_id},
     )
@@ -135,8 +140,13 @@ async def hearings(
         Hearing(
             number=r.number,
             type=EventType(r.type),
-            level_from=Level(r.level_from),
+            was=reached(
+                EventType(r.type),
+                Reached(Level(r.level_from), Severity(r.severity_from)),
+                Reached(Level(r.highest_level), Severity(r.highest_severity)),
+            ),
             level_to=Level(r.level_to),
+            severity_to=Severity(r.severity_to),
             at=r.at,
             recorded_at=r.recorded_at,
             reason=r.reason,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -11,10 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from alerts.endpoints import Health, health_of
-from alerts.lifecycle import EventType
 from alerts.mechanisms import Level
-from alerts.routing import Filter, Listener, SubscriptionId
-from alerts.signals import PartnerId
+from alerts.routing import TYPES, Filter, Listener, SubscriptionId
+from alerts.signals import PartnerId, Severity
 from app import tables
 from app.database import Connection
 
@@ -223,14 +222,15 @@ async def add_secret(
 
 
 def filter_of(document: Mapping[str, Any]) -> Filter:
-    """A filter as it stands in the database."""
+    """A filter as it stands in the database; one without a least severity is older than those."""
     return Filter(
         mechanisms=tuple(document["mechanisms"]),
         sectors=tuple(document["sectors"]),
         goods=tuple(document["goods"]),
         places=tuple(document["places"]),
         min_level=Level[document["min_level"]],
-        types=_types(document["types"]),
+        min_severity=Severity[document.get("min_severity", Severity.none.name)],
+        types=tuple(TYPES[name] for name in document["types"]),
         exercises=bool(document["exercises"]),
     )
 
@@ -243,13 +243,10 @@ def document_of(wish: Filter) -> dict[str, Any]:
         "goods": list(wish.goods),
         "places": list(wish.places),
         "min_level": wish.min_level.name,
+        "min_severity": wish.min_severity.name,
         "types": [kind.value for kind in wish.types],
         "exercises": wish.exercises,
     }
-
-
-def _types(names: Sequence[str]) -> tuple[EventType, ...]:
-    return tuple(EventType(name) for name in names)
 
 
 async def _update(connection: Connection, subscription_id: SubscriptionId, **values: Any) -> None:

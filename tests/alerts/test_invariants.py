@@ -32,7 +32,7 @@ from alerts.mechanisms import (
     Unit,
     soundness,
 )
-from alerts.routing import Filter
+from alerts.routing import Filter, Reached
 from alerts.rules import Effect, Freshness
 from alerts.signals import Origin, Report, SeriesKey, Severity
 from alerts.tracks import FindingKey, Published
@@ -192,6 +192,7 @@ wishes = st.builds(
     goods=st.sampled_from([(), ("neon",), ("gallium",), ("neon", "gallium")]),
     places=st.sampled_from([(), ("UA",)]),
     min_level=st.sampled_from(Level),
+    min_severity=st.sampled_from(Severity),
     exercises=st.booleans(),
 )
 
@@ -204,7 +205,8 @@ def test_an_exercise_never_reaches_who_takes_none(life: list[Step], wish: Filter
         alert, transition = published.alert, published.transition
         if alert.scope.exercise:
             quiet = replace(wish, exercises=False)
-            assert routing.why_not(quiet, alert, transition.type, transition.level_from)
+            was = Reached(transition.level_from, transition.severity_from)
+            assert routing.why_not(quiet, alert, transition.type, was)
             assert _document(published)["alert"]["exercise"] == DRILL
         assert all(e.key.exercise == alert.scope.exercise for e in published.evidence)
 
@@ -348,17 +350,36 @@ def test_every_recipient_of_an_issue_gets_its_update_or_cancel(
     life: list[Step], wish: Filter
 ) -> None:
     """(9): whoever hears of an alert hears all that follows, to its end; or, who asked for a least
-    level, until it has heard the alert fall below that.
+    level or severity, until it has heard the alert fall below that, and then of its end.
     """
     hears: dict[str, bool] = {}
+    has_heard: set[str] = set()
+    highest: dict[str, Reached] = {}
     _, moments = lived(life)
     for moment in moments:
-        told = [(p.alert, p.transition.type, p.transition.level_from) for p in moment.published]
-        told += [(a, EventType.updated, was) for a, was in moment.by_people]
-        for alert, kind, was in told:
+        told = [
+            (
+                p.alert,
+                p.transition.type,
+                Reached(p.transition.level_from, p.transition.severity_from),
+            )
+            for p in moment.published
+        ]
+        told += [(a, EventType.updated, Reached(was, a.severity)) for a, was in moment.by_people]
+        for alert, kind, just_before in told:
+            top = highest.get(alert.ref, just_before)
+            was = routing.reached(kind, just_before, top)
             heard = not routing.why_not(wish, alert, kind, was)
             assert heard or not hears.get(alert.ref, False)
-            hears[alert.ref] = heard and alert.level >= wish.min_level
+            assert heard or kind is not EventType.resolved or alert.ref not in has_heard
+            hears[alert.ref] = (
+                heard and alert.level >= wish.min_level and alert.severity >= wish.min_severity
+            )
+            if heard:
+                has_heard.add(alert.ref)
+            highest[alert.ref] = Reached(
+                max(top.level, alert.level), max(top.severity, alert.severity)
+            )
 
 
 @law(25)

@@ -13,9 +13,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from openapi_spec_validator import validate
+from sqlalchemy import text
 
 from alerts.lifecycle import EventType
-from alerts.routing import SubscriptionId
+from alerts.routing import Filter, SubscriptionId
 from app import store
 from app.store.deliveries import Debt
 from tests.app.receiver import Answer, Heard, Receiver, consenting, free_port, receiver
@@ -105,6 +106,7 @@ async def test_an_endpoint_that_consents_becomes_active_and_its_secret_is_shown_
         "goods": [],
         "places": [],
         "min_level": "monitoring",
+        "min_severity": "none",
         "types": [],
         "exercises": False,
     }
@@ -126,7 +128,21 @@ async def test_an_endpoint_that_consents_becomes_active_and_its_secret_is_shown_
         ({"filter": {"places": ["XX"]}}, "/filter/places/0", "no place"),
         ({"filter": {"mechanisms": ["ttc"]}}, "/filter/mechanisms/0", "no mechanism"),
         ({"filter": {"min_level": "panic"}}, "/filter/min_level", "crisis"),
+        ({"filter": {"places": ["TW", "XX"]}}, "/filter/places/1", "no place"),
+        ({"filter": {"min_severity": "panic"}}, "/filter/min_severity", "moderate"),
         ({"filter": {"types": ["alert.exploded"]}}, "/filter/types/0", "alert.opened"),
+        ({"filter": {"types": ["alert.opened", "webhook.test"]}}, "/filter/types/1", "recovered"),
+        ({"filter": {"types": [{}]}}, "/filter/types/0", "endpoint.failing"),
+        ({"filter": {"types": "alert.opened"}}, "/filter/types", "list"),
+        ({"filter": {"types": ["alert.opened"] * 51}}, "/filter/types", "50"),
+        ({"filter": {"goods": ["mcu"] * 201}}, "/filter/goods", "200"),
+        ({"filter": {"goods": ["m" * 101]}}, "/filter/goods/0", "100"),
+        ({"filter": {"goods": [7]}}, "/filter/goods/0", "string"),
+        ({"filter": {"sectors": ["semi\u0000conductors"]}}, "/filter/sectors/0", "no sector"),
+        ({"filter": {"sectors": ["sémiconducteurs\u202e"]}}, "/filter/sectors/0", "no sector"),
+        ({"filter": {"sectors": ["'; DROP TABLE alerts --"]}}, "/filter/sectors/0", "no sector"),
+        ({"filter": [[[[]]]]}, "/filter", "dictionary"),
+        ({"filter": None}, "/filter", "dictionary"),
         ({"filter": {"colour": ["red"]}}, "/filter/colour", "not permitted"),
         ({"filter": {"exercises": "perhaps"}}, "/filter/exercises", "boolean"),
         ({"description": "a\u0000b"}, "/description", "match"),
@@ -142,10 +158,52 @@ async def test_a_wrong_wish_is_refused_naming_the_field_and_what_would_do(
     assert said in fault["detail"] + str(fault.get("allowed", ""))
 
 
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b'{"url": "https://example.org/", "filter": ' + b"[" * 60_000, 400),
+        (b'{"url": "https://example.org/", "description": "\xff\xfe"}', 400),
+        (b'{"url": "https://example.org/", "description": "\\ud800"}', 422),
+        (b'{"url": "https://example.org/", "filter": {"min_level": NaN}}', 422),
+        (b'{"url": "https://example.org/", "filter": {"goods": [' + b'"mcu",' * 20_000, 413),
+    ],
+    ids=["deep", "no utf-8", "half a character", "not a number", "huge"],
+)
+async def test_a_hostile_wish_is_a_clear_problem_and_nothing_else(
+    baltica: Baltica, raw: bytes, status: int
+) -> None:
+    """Half a character is refused by the fields; nobody sees a failure of ours."""
+    made = await baltica.active()
+    json_body = {"content-type": "application/json"}
+    for method, path in (("POST", ""), ("PATCH", f"/{made}")):
+        answer = await baltica.web.request(
+            method, f"/v1/subscriptions{path}", content=raw, headers=json_body
+        )
+        assert problem(answer, status)["detail"]
+
+
+async def test_a_filter_that_was_stored_without_a_least_severity_has_none(baltica: Baltica) -> None:
+    made = await baltica.active()
+    async with baltica.service.state.house.database.begin() as connection:
+        await connection.execute(
+            text("UPDATE subscriptions SET filter = filter - 'min_severity' WHERE id = :id"),
+            {"id": made},
+        )
+        (listener,) = await store.subscriptions.listening(connection)
+    assert listener.filter == Filter()
+    shown = (await baltica.web.get(f"/v1/subscriptions/{made}")).json()
+    assert shown["filter"]["min_severity"] == "none"
+
+
 async def test_a_subscription_is_changed_in_part(baltica: Baltica) -> None:
     made = await baltica.active()
     path = f"/v1/subscriptions/{made}"
-    wish = {"sectors": ["semiconductors"], "min_level": "early_warning", "types": ["alert.opened"]}
+    wish = {
+        "sectors": ["semiconductors"],
+        "min_level": "early_warning",
+        "min_severity": "severe",
+        "types": ["alert.opened", "endpoint.suspended"],
+    }
     changed = (await baltica.web.patch(path, json={"filter": wish})).json()
     assert {name: changed["filter"][name] for name in wish} == wish
     assert (changed["status"], changed["url"]) == ("active", baltica.endpoint.url)
