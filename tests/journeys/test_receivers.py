@@ -244,12 +244,13 @@ def signed(
     late_seconds: float = 0,
     body: bytes | None = None,
     kind: str = "alert.opened",
+    level: str = "early_warning",
 ) -> Request:
     at = datetime.now(UTC) - timedelta(seconds=late_seconds)
     webhook_id = f"msg_0a1b2c3d4e5f60718293_{sequence}"
     alert = {
         "ref": "TTC-SEMI-2026-0001",
-        "level": "early_warning",
+        "level": level,
         "state": "open",
         "title": "Néon",
     }
@@ -464,6 +465,21 @@ def test_killed_right_after_its_answer_it_has_the_event_and_handles_it_once(
         until(lambda: receiver.kept.handled == [1, 2, 3], "all were handled")
     assert [sequence for sequence, _, _ in receiver.kept.events] == [1, 2, 3]
     assert [line["new"] for line in receiver.told() if "new" in line] == [False]
+
+
+@every_language
+def test_an_event_that_comes_late_does_not_take_back_what_a_newer_one_said(
+    example: Example, tmp_path: Path
+) -> None:
+    receiver = Receiver(example, tmp_path)
+    receiver.learn(SECRET)
+    with receiver.serving():
+        for sequence, level in ((2, "crisis"), (1, "early_warning"), (3, "disruption")):
+            request = signed(sequence=sequence, level=level)
+            assert send(receiver.url, request).status_code == 200
+            until(lambda: sequence in receiver.kept.handled, "it was handled")  # noqa: B023 - at once
+            expected = "disruption" if sequence == 3 else "crisis"
+            assert receiver.kept.alerts == {"TTC-SEMI-2026-0001": (expected, "open")}
 
 
 # ---- with the real service --------------------------------------------------------------------
