@@ -20,6 +20,8 @@ run: .venv/service ## Runs the service on your own data folder, .forewarn; PORT=
 
 test: .venv/developer ## Runs the tests
 	@test -x $(CHROMIUM) || { echo "The browser test needs $(CHROMIUM): apt-get install chromium"; exit 1; }
+	@for tool in node openssl curl jq; do command -v $$tool >/dev/null || { \
+		echo "The tests run docs/receivers, which needs $$tool: apt-get install nodejs openssl curl jq"; exit 1; }; done
 	@$(BIN)/python -m pytest -q -n 2 $(TESTS)
 
 check: .venv/developer ## Format, lint, types, import contracts
