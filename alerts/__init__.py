@@ -2,7 +2,7 @@
 
 The rooms, top to bottom; each may use those below it and none above:
 
-    payloads      a transition as bytes, per published format
+    payloads      events as bytes, one file a published format; the feed
     routing       who hears of a transition
     replay        recorded history through the engine, streamed, for backtests
     desk          the engine with a memory as narrow as the service's, for tests of rules
@@ -21,4 +21,5 @@ The rooms, top to bottom; each may use those below it and none above:
     signals       what partners report, as values in time order
     signing       headers for bytes, keys and instant
     retries       what an attempt means: the next step
+    endpoints     what becomes of an endpoint over time
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,10 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FOREWARN_"
+
+_PUBLIC_URL = re.compile(
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?"
+)
 
 Network = IPv4Network | IPv6Network
 
@@ -55,6 +60,13 @@ class Settings(BaseSettings):
     profiles_dir: Path | None = Field(
         default=None,
         description="Folder with your own mechanism profiles (`*.yaml`), loaded after those that ship.",
+    )
+    public_url: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Where this deployment is reached from outside, such as `https://forewarn.example`, with "
+        "the prefix it is served under, if any. Links in what subscribers are sent begin with it, and CAP "
+        "messages and CloudEvents name it as their source; without it they hold no absolute link.",
     )
     webhook_allow: Networks = Field(
         default=(),
@@ -144,6 +156,18 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         default="json", description="`json`: one object a line; `console`: coloured, for people."
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_origin(cls, url: str | None) -> str | None:
+        """An address that links can begin with, without the slash at its end."""
+        if url is None:
+            return None
+        if not _PUBLIC_URL.fullmatch(url):
+            raise ValueError(
+                "write an http or https address with at most a path, such as https://forewarn.example"
+            )
+        return url.rstrip("/")
 
     @field_validator("profiles_dir")
     @classmethod
