@@ -81,6 +81,15 @@ def test_every_problem_is_described_as_in_the_code() -> None:
         assert described[slug] == [cell.strip("`") for cell in told], slug
 
 
+def test_every_event_type_is_described_as_in_the_code() -> None:
+    from app.api.webhooks import EVENTS
+
+    described = {row[0]: row[1:] for row in _cells(DOCS / "webhooks.md") if row[0] in EVENTS}
+    assert list(described) == list(EVENTS)
+    for kind, event in EVENTS.items():
+        assert described[kind] == [f"{event.summary}. {event.description}", event.since], kind
+
+
 def test_every_command_and_option_is_described() -> None:
     import typer
 
