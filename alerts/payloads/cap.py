@@ -215,9 +215,12 @@ def _judged(
 
 
 def _rests_on_an_event(transition: Mapping[str, Any]) -> bool:
-    """Whether something that happened was reported, rather than read out of numbers."""
+    """Whether something that happened was reported, rather than read out of numbers.
+
+    While it fires, what is measured is in a band; only an event has none.
+    """
     found = (transition.get("explanation") or {}).get("findings") or ()
-    return any(one.get("family") == "event" and one.get("state") == "firing" for one in found)
+    return any(one.get("state") == "firing" and one.get("band", ...) is None for one in found)
 
 
 def _headline(alert: Mapping[str, Any], level: Level, *, ended: bool, cancelled: bool) -> str:

@@ -84,9 +84,13 @@ def transition_document(ref: str, transition: Transition) -> dict[str, object]:
 
 def earlier(ref: str, number: int) -> list[str]:
     """The transitions before one, oldest first: the opening and the newest of the others."""
+    return [transition_id(ref, n) for n in earlier_numbers(number)]
+
+
+def earlier_numbers(number: int) -> list[int]:
+    """The numbers of the transitions that ``earlier`` names."""
     numbers = range(1, number)
-    kept = [*numbers[:1], *numbers[1:][-(MOST_REFERENCES - 1) :]]
-    return [transition_id(ref, n) for n in kept]
+    return [*numbers[:1], *numbers[1:][-(MOST_REFERENCES - 1) :]]
 
 
 def transition_id(ref: str, number: int) -> str:

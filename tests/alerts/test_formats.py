@@ -59,7 +59,7 @@ def hostile_messages(draw: st.DrawFn) -> Message:
     transition |= {"from": draw(LEVELS), "to": draw(LEVELS), "reason": draw(HOSTILE)}
     transition["explanation"] = {
         "findings": [
-            {"family": draw(HOSTILE), "state": "firing", "sentence": said}
+            {"rule": draw(HOSTILE), "state": "firing", "sentence": said}
             for said in draw(st.lists(HOSTILE, max_size=4))
         ]
     }
@@ -234,15 +234,16 @@ def info_of(message: Message) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("level", "severity", "validated", "family", "expected"), MAPPED)
+@pytest.mark.parametrize(("level", "severity", "validated", "rests_on", "expected"), MAPPED)
 def test_levels_and_severities_are_said_in_the_words_of_cap(
-    level: str, severity: str, validated: bool, family: str, expected: tuple[str, str, str]
+    level: str, severity: str, validated: bool, rests_on: str, expected: tuple[str, str, str]
 ) -> None:
     one = messages()["escalated"]
     data = json.loads(one.data)
     data["alert"] |= {"level": level, "severity": severity, "validated": validated}
     data["transition"] |= {"from": level, "to": level}
-    data["transition"]["explanation"]["findings"][0]["family"] = family
+    band = None if rests_on == "event" else {"severity": "minor"}
+    data["transition"]["explanation"]["findings"][0]["band"] = band
     told = info_of(replace(one, data=json.dumps(data)))
     assert (told["urgency"], told["severity"], told["certainty"]) == expected
 

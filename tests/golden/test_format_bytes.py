@@ -37,7 +37,8 @@ CLOUDEVENT = Draft202012Validator(json.loads((SCHEMAS / "cloudevents-1.0.json").
 CONTROL = {
     "rule": "export-control",
     "series_id": 18,
-    "family": "event",
+    "family": "availability",
+    "band": None,
     "state": "firing",
     "severity": "severe",
     "value": 3.0,
