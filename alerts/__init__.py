@@ -2,7 +2,7 @@
 
 The rooms, top to bottom; each may use those below it and none above:
 
-    payloads      a transition as bytes, per published format
+    payloads      events as bytes, one file a published format; the feed
     routing       who hears of a transition
     replay        recorded history through the engine, streamed, for backtests
     desk          the engine with a memory as narrow as the service's, for tests of rules
@@ -22,5 +22,4 @@ The rooms, top to bottom; each may use those below it and none above:
     signing       headers for bytes, keys and instant
     endpoints     what attempts mean for their endpoint: breaker, suspension, notices
     retries       what an attempt means: the next step
-    endpoints     what befalls an endpoint, as events
 """

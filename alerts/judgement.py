@@ -460,7 +460,9 @@ class Bench:
             at=step.at,
             recorded_at=self.now,
             reason=explanation.reason(step, cause, self.catalogue),
-            explanation=explanation.explain(evidence, alert, self.catalogue),
+            explanation=explanation.explain(
+                evidence, alert, self.catalogue, taken_back=step.news is lifecycle.News.taken_back
+            ),
         )
         fed_by = () if cause.evidence is None else ((cause.evidence.series, cause.at),)
         self.outcome.published.append(Published(scope, alert, transition, tuple(evidence), fed_by))

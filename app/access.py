@@ -224,16 +224,43 @@ def needs(scope: str) -> Callable[..., Awaitable[Caller]]:
     ) -> Caller:
         if credentials is None:
             raise Unauthenticated("Send your key: `Authorization: Bearer fw_...`.")
-        ring: KeyRing = request.app.state.key_ring
-        caller = await ring.caller(credentials.credentials, datetime.now(UTC))
-        if caller is None:
-            raise Unauthenticated("This key is unknown, revoked or expired.")
-        request.state.caller = caller
+        caller = await _shown(request, credentials)
         if not caller.may(scope):
             raise NotAllowed(f"This needs a key with the scope {scope}; yours has not.")
         return caller
 
     return allowed
+
+
+def may_have(scope: str) -> Callable[..., Awaitable[Caller | None]]:
+    """A dependency for what everyone may see, and a caller whose key has ``scope`` more of.
+
+    None is everyone else, a live key without the scope included. A key that is shown and is not
+    live is still refused (401): whoever sends one wants to be known.
+    """
+    if scope not in SCOPES:
+        raise LookupError(f"no such scope: {scope}")
+
+    async def known(
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> Caller | None:
+        if credentials is None:
+            return None
+        caller = await _shown(request, credentials)
+        return caller if caller.may(scope) else None
+
+    return known
+
+
+async def _shown(request: Request, credentials: HTTPAuthorizationCredentials) -> Caller:
+    """Whose key is shown; noted for the request's line in the log."""
+    ring: KeyRing = request.app.state.key_ring
+    caller = await ring.caller(credentials.credentials, datetime.now(UTC))
+    if caller is None:
+        raise Unauthenticated("This key is unknown, revoked or expired.")
+    request.state.caller = caller
+    return caller
 
 
 def _digest(secret: str) -> bytes:

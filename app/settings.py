@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FOREWARN_"
+
+_PUBLIC_URL = re.compile(
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?"
+)
 
 Network = IPv4Network | IPv6Network
 
@@ -24,8 +32,49 @@ def _networks(text: Any) -> Any:
     return [ip_network(part) if isinstance(part, str) else part for part in _split(text)]
 
 
+_PROXY = re.compile(
+    r"http://((?P<who>[^\s/?#@]*)@)?(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})/?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy through which requests leave; ``credentials`` is what ``Proxy-Authorization`` says."""
+
+    host: str
+    port: int
+    credentials: str = field(default="", repr=False)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Reads ``http://host:port`` or ``http://user:password@host:port``.
+
+        User and password are percent-decoded and sent as Basic credentials (RFC 7617).
+
+        Raises:
+            ValueError: it has another form; the message does not repeat it, for it may hold a
+                password.
+        """
+        found = _PROXY.fullmatch(text)
+        if found is None or not 0 < int(found["port"]) < 65_536:
+            raise ValueError(
+                "a proxy is written http://host:port or http://user:password@host:port"
+            )
+        credentials = ""
+        if who := found["who"]:
+            user, _, password = who.partition(":")
+            credentials = f"Basic {b64encode(unquote_to_bytes(f'{user}:{password}')).decode()}"
+        return cls(found["host"].strip("[]"), int(found["port"]), credentials)
+
+
+def _proxy(text: Any) -> Any:
+    return Proxy.read(text) if isinstance(text, str) and text != "environment" else text
+
+
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ProxySetting = Annotated[Proxy | Literal["environment"] | None, NoDecode, BeforeValidator(_proxy)]
 SecondsList = Annotated[tuple[Seconds, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -56,6 +105,13 @@ class Settings(BaseSettings):
         default=None,
         description="Folder with your own mechanism profiles (`*.yaml`), loaded after those that ship.",
     )
+    public_url: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Where this deployment is reached from outside, such as `https://forewarn.example`, with "
+        "the prefix it is served under, if any. Links in what subscribers are sent begin with it, and CAP "
+        "messages and CloudEvents name it as their source; without it they hold no absolute link.",
+    )
     webhook_allow: Networks = Field(
         default=(),
         description="Networks that webhook endpoints may be in although they are not public, "
@@ -64,6 +120,13 @@ class Settings(BaseSettings):
     webhook_allow_http: bool = Field(
         default=False,
         description="Lets plain `http://` endpoints be registered; otherwise only `https://`.",
+    )
+    webhook_proxy: ProxySetting = Field(
+        default=None,
+        description="The proxy through which webhooks leave, `http://host:port` or "
+        "`http://user:password@host:port`; or `environment`, which obeys `HTTPS_PROXY`, `HTTP_PROXY` and "
+        "`NO_PROXY`, otherwise ignored. The proxy then resolves the names of endpoints, and so it must "
+        "refuse what is not public, as smokescreen does; addresses written in a URL are still refused here.",
     )
     webhook_timeout_seconds: float = Field(
         default=15,
@@ -183,6 +246,18 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         default="json", description="`json`: one object a line; `console`: coloured, for people."
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_origin(cls, url: str | None) -> str | None:
+        """An address that links can begin with, without the slash at its end."""
+        if url is None:
+            return None
+        if not _PUBLIC_URL.fullmatch(url):
+            raise ValueError(
+                "write an http or https address with at most a path, such as https://forewarn.example"
+            )
+        return url.rstrip("/")
 
     @field_validator("profiles_dir")
     @classmethod

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
+from alerts.payloads import TEST, VERIFY
 from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.seals import Seals
@@ -78,7 +79,7 @@ async def change(
         return wanted
     await subscriptions.move(connection, subscription.id, wanted.url)
     moved = replace(wanted, verified_at=None)
-    await deliveries.withdraw(connection, subscription.id, now, kind=deliveries.VERIFY)
+    await deliveries.withdraw(connection, subscription.id, now, kind=VERIFY)
     if subscription.status is Status.suspended:
         return moved
     await subscriptions.set_status(connection, subscription.id, Status.pending, now=now)
@@ -124,12 +125,12 @@ async def send_test(
                 {"message": "This is a test.", "subscription": subscription.id},
                 separators=(",", ":"),
             )
-            debt = Debt(subscription.id, deliveries.TEST, data=said)
+            debt = Debt(subscription.id, TEST, data=said)
             await deliveries.owe(connection, [debt], now)
-            return deliveries.TEST
+            return TEST
         case Status.pending:
             await _ask_consent(connection, subscription.id, challenge, now)
-            return deliveries.VERIFY
+            return VERIFY
         case Status.suspended | Status.removed:
             raise WrongState(
                 f"The subscription is {subscription.status}; resume it first, then test it."
@@ -256,6 +257,6 @@ async def _ask_consent(
     connection: Connection, subscription_id: SubscriptionId, challenge: str, now: datetime
 ) -> None:
     """Owes a challenge, and takes back an earlier one that waits: one is asked at a time."""
-    await deliveries.withdraw(connection, subscription_id, now, kind=deliveries.VERIFY)
+    await deliveries.withdraw(connection, subscription_id, now, kind=VERIFY)
     said = json.dumps({"challenge": challenge}, separators=(",", ":"))
-    await deliveries.owe(connection, [Debt(subscription_id, deliveries.VERIFY, data=said)], now)
+    await deliveries.owe(connection, [Debt(subscription_id, VERIFY, data=said)], now)

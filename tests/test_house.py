@@ -81,6 +81,31 @@ def test_every_problem_is_described_as_in_the_code() -> None:
         assert described[slug] == [cell.strip("`") for cell in told], slug
 
 
+def test_every_event_type_is_described_as_in_the_code() -> None:
+    from app.api.webhooks import EVENTS
+
+    described = {row[0]: row[1:] for row in _cells(DOCS / "webhooks.md") if row[0] in EVENTS}
+    assert list(described) == list(EVENTS)
+    for kind, event in EVENTS.items():
+        assert described[kind] == [f"{event.summary}. {event.description}", event.since], kind
+
+
+def test_the_examples_of_formats_are_what_is_promised_and_every_format_has_one() -> None:
+    from alerts.payloads import Format
+
+    promised = {
+        path.read_text().rstrip("\n") for path in (ROOT / "tests" / "golden" / "formats").iterdir()
+    }
+    page = (DOCS / "formats.md").read_text()
+    shown = {part.split("\n", 1)[0]: part for part in page.split("\n## ")[1:]}
+    for format in Format:
+        examples = re.findall(
+            r"^```\n(.*?)\n```$", shown[format.value], flags=re.MULTILINE | re.DOTALL
+        )
+        assert examples, format
+        assert set(examples) <= promised, format
+
+
 def test_every_command_and_option_is_described() -> None:
     import typer
 

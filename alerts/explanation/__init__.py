@@ -131,14 +131,19 @@ def describe(
 
 
 def explain(
-    evidence: Sequence[Evidence], alert: Alert, catalogue: Catalogue
+    evidence: Sequence[Evidence], alert: Alert, catalogue: Catalogue, *, taken_back: bool = False
 ) -> Mapping[str, object]:
-    """A transition's explanation: all findings behind it and what is recommended."""
-    return {
+    """A transition's explanation: all findings behind it and what is recommended.
+
+    ``taken_back`` stands in it only where it is true: the alert ends because nothing that it
+    rested on stands, and standards that cancel tell that from an end.
+    """
+    explained: dict[str, object] = {
         "sentence": why(evidence, catalogue, alert.state),
         "findings": [describe(e, catalogue) for e in evidence],
         "recommendation": recommendation(alert.recommendation),
     }
+    return {**explained, "taken_back": True} if taken_back else explained
 
 
 def recommendation(advice: Advice | None) -> dict[str, object] | None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from alerts.explanation import instant
+from alerts.payloads import VERIFY
 from alerts.retries import Decision
 from app import store
 from app.access import Caller, needs
@@ -137,7 +138,7 @@ async def redeliver(id: str, caller: Writer, here: Here) -> dict[str, object]:
             raise Problem(
                 "conflict", f"The subscription is {held.status}; it must be active to be sent to."
             )
-        if found.type == store.deliveries.VERIFY:
+        if found.type == VERIFY:
             raise Problem("conflict", "A challenge is not sent twice; the endpoint has consented.")
         if found.state == "withdrawn":
             raise Problem("conflict", "The delivery was withdrawn and cannot be sent again.")
@@ -183,7 +184,7 @@ def _tried(delivery: Delivery, attempt: Attempt) -> dict[str, object]:
     """A try. What an endpoint said to a challenge may repeat it, and is for nobody to read: whoever
     could, could confirm an endpoint that only echoes.
     """
-    asked = delivery.type == store.deliveries.VERIFY
+    asked = delivery.type == VERIFY
     return {
         "number": attempt.number,
         "at": instant(attempt.at),

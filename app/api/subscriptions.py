@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from alerts import catalogue, signing
 from alerts.explanation import instant
 from alerts.mechanisms import Level
+from alerts.payloads import VERIFY, VERSIONS, Format
 from alerts.routing import TYPES, Filter, SubscriptionId, Type
 from alerts.signals import Severity
 from app import store, subscribe
@@ -39,9 +40,6 @@ router = APIRouter(tags=["subscriptions"])
 Reader = Annotated[Caller, Depends(needs("alerts:read"))]
 Writer = Annotated[Caller, Depends(needs("subscriptions:write"))]
 Here = Annotated[House, Depends(house)]
-
-LATEST = 1
-"""The version in which new subscriptions are written to."""
 
 OrderName = Literal["strict", "latest"]
 PerSecond = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None
@@ -109,7 +107,9 @@ class SubscriptionBody(BaseModel):
         description="The endpoint, https. It is asked with a `webhook.verify` before anything else is sent.",
         examples=["https://alerts.example.org/forewarn"],
     )
-    format: Literal["json"] = Field(default="json", description="How bodies are written.")
+    format: Format = Field(
+        default=Format.json, description="How bodies are written: docs/formats.md shows each."
+    )
     filter: FilterBody = Field(default_factory=FilterBody)
     description: str = Field(default="", max_length=500, pattern=r"^[^\x00]*$")
     order: OrderName = Field(default="strict", description=_ORDER)
@@ -126,7 +126,10 @@ class SubscriptionChange(BaseModel):
         max_length=2_048,
         description="Another endpoint; it is asked for its consent, and what is owed waits for it.",
     )
-    format: Literal["json"] | None = None
+    format: Format | None = Field(
+        default=None,
+        description="Another format, in its newest version; what is owed comes in it too.",
+    )
     filter: FilterBody | None = Field(default=None, description="Replaces the filter as a whole.")
     description: str | None = Field(default=None, max_length=500, pattern=r"^[^\x00]*$")
     order: OrderName | None = Field(default=None, description=_ORDER)
@@ -243,7 +246,7 @@ async def subscribe_endpoint(
         partner_id=caller.partner_id,
         url=_endpoint(here, body.url),
         format=body.format,
-        format_version=LATEST,
+        format_version=VERSIONS[body.format][-1],
         ordering=Ordering(body.order),
         per_second=body.per_second,
         filter=wish_of(here, body.filter),
@@ -304,7 +307,7 @@ async def change_subscription(
             filter=wish or held.filter,
             description=held.description if body.description is None else body.description,
             format=body.format or held.format,
-            format_version=LATEST if body.format else held.format_version,
+            format_version=VERSIONS[body.format][-1] if body.format else held.format_version,
             ordering=held.ordering if body.order is None else Ordering(body.order),
             per_second=body.per_second
             if "per_second" in body.model_fields_set
@@ -451,7 +454,7 @@ def event_data(delivery: Delivery) -> dict[str, Any]:
 
     A challenge is for the endpoint alone: whoever could read it here could answer it elsewhere.
     """
-    if delivery.type == store.deliveries.VERIFY:
+    if delivery.type == VERIFY:
         return {"challenge": "(sent to the endpoint only)"}
     data: dict[str, Any] = json.loads(delivery.data)
     return data

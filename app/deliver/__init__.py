@@ -8,6 +8,7 @@ The relay of one attempt, each step a type of its own, so that none can be left 
 No transaction is open while the network is. A crash after sending and before recording sends the
 same ``webhook-id`` again when the lease has ended: at least once, never lost, never under two ids.
 
+    consent   whether an endpoint wants to be sent anything
     hand      what is claimed and not recorded, and what is begun next
     letters   a delivery as signed bytes
     ledger    records attempts in batches
@@ -17,27 +18,26 @@ same ``webhook-id`` again when the lease has ended: at least once, never lost, n
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from time import monotonic
 
 from alerts import retries
 from alerts.endpoints import Patience
 from alerts.explanation import instant
+from alerts.payloads import VERIFY
 from alerts.retries import Decision, ErrorCode, Outcome
 from app import store, telemetry
 from app.database import Database, DatabaseAway
-from app.deliver import owners
+from app.deliver import consent, owners
 from app.deliver.hand import Hand
 from app.deliver.ledger import AWAY_SECONDS, Ledger
 from app.deliver.letters import Desk, Unsigned
 from app.outbound import Outbound
 from app.seals import SealBroken, Seals
 from app.settings import Settings
-from app.store.deliveries import CHANNEL, VERIFY
+from app.store.deliveries import CHANNEL
 from app.store.queue import Attempted, Claimed, Recorded
 
 POLL_SECONDS = 1.0
@@ -76,7 +76,8 @@ class Sender:
         self._settings = settings
         self._clock = clock
         self._dice = dice
-        self._desk = Desk(seals)
+        self._origin = settings.public_url or ""
+        self._desk = Desk(seals, self._origin)
         self._hand = Hand(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint)
         self._ledger = Ledger(database, patience_of(settings), clock, self._recorded)
         self._lease = timedelta(seconds=settings.lease_seconds)
@@ -229,12 +230,12 @@ class Sender:
         try:
             began = self._clock()
             try:
-                outcome = await self._send(claimed, began)
+                outcome, pace = await self._send(claimed, began)
             except Exception:  # noqa: BLE001 - one delivery that cannot be sent stops only itself
                 telemetry.line(
                     "delivery.broken", level="error", exc_info=True, id=claimed.webhook_id
                 )
-                outcome = Outcome(error=ErrorCode.internal)
+                outcome, pace = Outcome(error=ErrorCode.internal), None
             verdict = retries.judge(
                 outcome,
                 attempt=claimed.attempt,
@@ -246,7 +247,7 @@ class Sender:
             )
             is_taken = verdict.decision is Decision.delivered
             self._ledger.add(
-                Attempted(claimed, began, outcome, verdict, self._excerpt(outcome.answer))
+                Attempted(claimed, began, outcome, verdict, self._excerpt(outcome.answer), pace)
             )
         finally:
             alarm.cancel()
@@ -254,15 +255,18 @@ class Sender:
                 self.nudge()
             self._begin()
 
-    async def _send(self, claimed: Claimed, at: datetime) -> Outcome:
+    async def _send(self, claimed: Claimed, at: datetime) -> tuple[Outcome, float | None]:
+        """What an attempt met with, and the pace the endpoint asked for if it did."""
+        if claimed.type == VERIFY:
+            hands = await consent.shake_hands(self._outbound, claimed, self._origin)
+            if hands is not None:
+                return hands.outcome, hands.per_second
         try:
             letter = self._desk.write(claimed, at)
         except (SealBroken, Unsigned):
-            return Outcome(error=ErrorCode.no_secret)
+            return Outcome(error=ErrorCode.no_secret), None
         outcome = await self._outbound.post(claimed.endpoint.url, letter.headers, letter.body)
-        if claimed.type == VERIFY and not _consents(outcome, claimed.data):
-            return replace(outcome, error=outcome.error or _missing_consent(outcome))
-        return outcome
+        return consent.answered(outcome, claimed.data) if claimed.type == VERIFY else outcome, None
 
     def _excerpt(self, answer: bytes) -> str:
         """The beginning of an answer as text."""
@@ -334,17 +338,3 @@ def patience_of(settings: Settings) -> Patience:
         longest_open=timedelta(seconds=settings.endpoint_longest_open_seconds),
         suspend_after=timedelta(hours=settings.endpoint_suspend_after_hours),
     )
-
-
-def _consents(outcome: Outcome, data: str) -> bool:
-    """Whether an endpoint answered a challenge with the same challenge."""
-    try:
-        answer = json.loads(outcome.answer)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(answer, dict) and answer.get("challenge") == json.loads(data)["challenge"]
-
-
-def _missing_consent(outcome: Outcome) -> ErrorCode | None:
-    """Only a success needs another judgement: a refusal says enough as it is."""
-    return ErrorCode.challenge if retries.error_of(outcome.status) is None else None

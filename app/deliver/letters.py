@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from alerts import payloads, signing
-from alerts.explanation import instant
+from alerts.payloads import Format, Message
 from app.seals import Seals
 from app.store.queue import Claimed, Endpoint
 
@@ -27,10 +27,16 @@ class Unsigned(Exception):
 
 
 class Desk:
-    """Writes letters. Keys that were unsealed once are remembered, for that costs more than signing."""
+    """Writes letters. Keys that were unsealed once are remembered, for that costs more than signing.
 
-    def __init__(self, seals: Seals) -> None:
+    Args:
+        seals: opens the subscriptions' secrets.
+        origin: this deployment's public address; empty when it has none.
+    """
+
+    def __init__(self, seals: Seals, origin: str) -> None:
         self._seals = seals
+        self._origin = origin
         self._keys: dict[bytes, bytes] = {}
 
     def write(self, claimed: Claimed, at: datetime) -> Letter:
@@ -43,14 +49,25 @@ class Desk:
         keys = self._keys_of(claimed.endpoint, at)
         if not keys:
             raise Unsigned
-        body = payloads.body(
-            claimed.type, instant(claimed.created_at) or "", claimed.sequence, claimed.data
+        message = Message(
+            id=claimed.webhook_id,
+            subscription=claimed.subscription_id,
+            type=claimed.type,
+            created_at=claimed.created_at,
+            sequence=claimed.sequence,
+            data=claimed.data,
+            earlier=claimed.earlier,
+        )
+        endpoint = claimed.endpoint
+        written = payloads.write(
+            Format(endpoint.format), endpoint.format_version, message, self._origin
         )
         headers = {
-            "content-type": "application/json",
-            **signing.headers(keys, claimed.webhook_id, at, body),
+            "content-type": written.content_type,
+            **written.headers,
+            **signing.headers(keys, claimed.webhook_id, at, written.body),
         }
-        return Letter(headers, body)
+        return Letter(headers, written.body)
 
     def _keys_of(self, endpoint: Endpoint, at: datetime) -> list[bytes]:
         found: list[bytes] = []

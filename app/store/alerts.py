@@ -256,6 +256,92 @@ async def highest(connection: Connection, alert_ids: Collection[int]) -> dict[in
     return {row[0]: Reached(Level(row[1]), Severity(row[2])) for row in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A transition as it was published, and the alert as it stands now.
+
+    ``data`` is the text that was rendered with it.
+    """
+
+    id: int
+    kept: Kept
+    number: int
+    type: str
+    recorded_at: datetime
+    data: str
+
+
+_TOLD = select(
+    tables.alerts,
+    tables.transitions.c.id.label("transition_id"),
+    tables.transitions.c.number.label("of_number"),
+    tables.transitions.c.type,
+    tables.transitions.c.recorded_at.label("told_at"),
+    tables.transitions.c.data,
+).join(tables.transitions, tables.transitions.c.alert_id == tables.alerts.c.id)
+
+_IS_PUBLIC = and_(tables.alerts.c.tlp == Tlp.clear.value, tables.alerts.c.exercise == "")
+"""What everyone may see: TLP:CLEAR, and no drill."""
+
+
+async def told(
+    connection: Connection, ref: str, number: int | None, *, public_only: bool
+) -> Told | None:
+    """One transition of an alert, the newest where no number is given."""
+    table = tables.transitions
+    query = _TOLD.where(
+        tables.alerts.c.ref == ref,
+        table.c.number == (tables.alerts.c.number if number is None else number),
+    )
+    if public_only:
+        query = query.where(_IS_PUBLIC)
+    row = (await connection.execute(query)).mappings().first()
+    return None if row is None else _told(row)
+
+
+async def newest_told(
+    connection: Connection,
+    *,
+    before: int | None,
+    limit: int,
+    ended_since: datetime,
+    public_only: bool,
+) -> list[Told]:
+    """The newest transition of each alert, the last told first, from behind a transition's id on.
+
+    Alerts that ended, by the service's clock, before ``ended_since`` are left out. Reads the
+    transitions backwards as far as the page reaches: the last page, of alerts that are open and
+    have not moved for long, costs one look at every transition since.
+    """
+    table = tables.transitions
+    query = (
+        _TOLD.where(
+            table.c.number == tables.alerts.c.number,
+            or_(tables.alerts.c.state == AlertState.open.value, table.c.recorded_at >= ended_since),
+        )
+        .order_by(table.c.id.desc())
+        .limit(limit)
+    )
+    if public_only:
+        query = query.where(_IS_PUBLIC)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    return [_told(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def earlier(
+    connection: Connection, alert_id: int, numbers: Collection[int]
+) -> tuple[tuple[int, datetime], ...]:
+    """When these transitions of an alert were recorded, by number."""
+    table = tables.transitions
+    rows = await connection.execute(
+        select(table.c.number, table.c.recorded_at)
+        .where(table.c.alert_id == alert_id, table.c.number.in_(list(numbers)))
+        .order_by(table.c.number)
+    )
+    return tuple((row.number, row.recorded_at) for row in rows)
+
+
 async def timeline(
     connection: Connection, alert_id: int, *, after: int, limit: int
 ) -> list[dict[str, Any]]:
@@ -320,6 +406,17 @@ def _kept(row: RowMapping) -> Kept:
             ),
             is_folded=row["folded"],
         ),
+    )
+
+
+def _told(row: RowMapping) -> Told:
+    return Told(
+        id=row["transition_id"],
+        kept=_kept(row),
+        number=row["of_number"],
+        type=row["type"],
+        recorded_at=row["told_at"],
+        data=row["data"],
     )
 
 

@@ -15,15 +15,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import text
 
+from alerts.payloads import VERIFY
 from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.store import endpoints
-from app.store.endpoints import VERIFY
-
-__all__ = ["CHANNEL", "TEST", "VERIFY", "Debt", "owe", "place_of", "webhook_id"]
 
 CHANNEL = "forewarn_deliveries"
-TEST = "webhook.test"
 
 _MOST_DIGITS = 18  # of a sequence, so that it fits a bigint
 

@@ -18,8 +18,6 @@ from alerts.signals import PartnerId
 from app.database import Connection
 from app.store.subscriptions import filter_of
 
-VERIFY = "webhook.verify"
-
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
 _NEXT = """
     (SELECT min(d.due_at) FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = {lane}

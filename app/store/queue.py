@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,11 +18,12 @@ from sqlalchemy import text
 
 from alerts import endpoints as machine
 from alerts.endpoints import Health, Notice, Patience, Seen
+from alerts.payloads import VERIFY, Format, earlier_numbers, transition_id
 from alerts.retries import FRESH_ATTEMPTS, Decision, Outcome, Verdict
 from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.store import deliveries, endpoints
-from app.store.deliveries import VERIFY, webhook_id
+from app.store.deliveries import webhook_id
 
 OVERTAKES_AFTER = 4
 """Failures after which the newest of an alert may overtake, where a subscription asks for the latest:
@@ -83,13 +84,17 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """A claimed delivery after its attempt; ``excerpt`` is the beginning of the answer."""
+    """A claimed delivery after its attempt; ``excerpt`` is the beginning of the answer.
+
+    ``per_second`` is the pace that an endpoint asked for when it consented.
+    """
 
     claimed: Claimed
     at: datetime
     outcome: Outcome
     verdict: Verdict
     excerpt: str
+    per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ async def claim(
     rooms: Mapping[SubscriptionId, int],
     lease_until: datetime,
 ) -> list[Claimed]:
-    """Claims due deliveries, one endpoint's after the other's in turn. Three statements.
+    """Claims due deliveries, one endpoint's after the other's in turn. Three statements, four with CAP.
 
     What was claimed and not recorded before its lease ended is due again.
 
@@ -196,7 +201,7 @@ async def claim(
         for row in rows
     ]
     await _make_them_wait(connection, ready, claimed, now, lease_until)
-    return claimed
+    return await _with_earlier(connection, claimed)
 
 
 _DUE = """
@@ -297,25 +302,33 @@ async def next_ready(connection: Connection, *, after: datetime) -> datetime | N
     return at
 
 
-async def earlier(
-    connection: Connection, transitions: Sequence[int], name: Callable[[str, int], str]
-) -> dict[int, tuple[tuple[str, datetime], ...]]:
-    """For each of these transitions those of its alert before it, oldest first, and when they were
-    recorded; ``name`` makes the name of a transition from an alert's reference and its number.
-    """
+async def _with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> list[Claimed]:
+    """The same, and those whose format refers to earlier transitions of the alert with these."""
+    asking = [
+        one.transition_id
+        for one in claimed
+        if one.endpoint.format == Format.cap and one.transition_id is not None
+    ]
+    if not asking:
+        return list(claimed)
     rows = await connection.execute(
         text(
-            "SELECT t.id, a.ref, e.number, e.recorded_at FROM transitions AS t "
+            "SELECT t.id, t.number AS of, a.ref, e.number, e.recorded_at FROM transitions AS t "
             "JOIN alerts AS a ON a.id = t.alert_id "
             "JOIN transitions AS e ON e.alert_id = t.alert_id AND e.number < t.number "
             "WHERE t.id = ANY(CAST(:ids AS bigint[])) ORDER BY t.id, e.number"
         ),
-        {"ids": list(transitions)},
+        {"ids": asking},
     )
-    found: dict[int, list[tuple[str, datetime]]] = {}
+    found: dict[int | None, list[tuple[str, datetime]]] = {}
     for row in rows:
-        found.setdefault(row.id, []).append((name(row.ref, row.number), row.recorded_at))
-    return {transition: tuple(before) for transition, before in found.items()}
+        if row.number in earlier_numbers(row.of):
+            name = transition_id(row.ref, row.number)
+            found.setdefault(row.id, []).append((name, row.recorded_at))
+    return [
+        replace(one, earlier=tuple(found[one.transition_id])) if one.transition_id in found else one
+        for one in claimed
+    ]
 
 
 async def extend(
@@ -412,6 +425,7 @@ class _Change:
     url: str
     reason: str | None = None
     is_verified: bool = False
+    per_second: float | None = None
     notices: list[Notice] = field(default_factory=list)
 
     def fold(self, attempted: Attempted, patience: Patience) -> None:
@@ -422,7 +436,7 @@ class _Change:
         if claimed.type == VERIFY:
             self.is_verified |= verdict.decision is Decision.delivered and self.status == "pending"
             if self.is_verified:
-                self.status = "active"
+                self.status, self.per_second = "active", attempted.per_second
             if verdict.parting is None:
                 return  # A machine that has not consented yet owes us no health.
         outcome = attempted.outcome
@@ -599,8 +613,9 @@ async def _change_endpoints(
                 SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:healths AS text[]),
                     CAST(:not_before AS timestamptz[]), CAST(:at_once AS smallint[]),
                     CAST(:status AS text[]), CAST(:reasons AS text[]), CAST(:verified AS boolean[]),
-                    CAST(:untold AS text[]))
-                    AS m (id, health, not_before, at_once, status, reason, verified, untold)
+                    CAST(:untold AS text[]), CAST(:per_second AS double precision[]))
+                    AS m (id, health, not_before, at_once, status, reason, verified, untold,
+                    per_second)
             ), due AS (
                 SELECT m.*, n.due_at,
                     CASE WHEN s.at_once IS NULL THEN GREATEST(s.not_before, m.not_before)
@@ -620,6 +635,7 @@ async def _change_endpoints(
                 verified_at = CASE WHEN m.verified THEN :now ELSE s.verified_at END,
                 owed_since = CASE WHEN m.verified THEN coalesce(s.owed_since, :now)
                     ELSE s.owed_since END,
+                per_second = coalesce(m.per_second, s.per_second),
                 untold = CASE WHEN m.untold = '' THEN s.untold
                     ELSE coalesce(s.untold, '[]') || CAST(m.untold AS jsonb) END
             FROM due AS m WHERE s.id = m.id
@@ -636,6 +652,7 @@ async def _change_endpoints(
             "reasons": [change.reason or "" for change in changes.values()],
             "verified": [change.is_verified for change in changes.values()],
             "untold": [_untold(change, now) for change in changes.values()],
+            "per_second": [change.per_second for change in changes.values()],
             "now": now,
         },
     )

@@ -214,6 +214,7 @@ def test_a_late_value_does_not_reopen_a_resolved_alert() -> None:
     here = Desk([ALL])
     here.post(*weeks("2021-03-01", 14, 12), *weeks("2021-03-04", *[12] * 16))
     assert here.types()[-1] == "resolved"
+    assert "taken_back" not in here.published[-1].transition.explanation
     assert here.post(*weeks("2021-03-03", 26)) == []
     assert here.alerts == {}
 
@@ -259,6 +260,7 @@ def test_a_report_taken_back_takes_its_alert_back() -> None:
     assert here.published[1].transition.reason == (
         "The report of 3 July 2023 was taken back. Nothing that it rested on stands any more."
     )
+    assert here.published[1].transition.explanation["taken_back"] is True
 
 
 def test_one_voice_of_two_taken_back_takes_back_what_only_both_could_raise() -> None:

@@ -18,6 +18,22 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.retry_schedule == (1, 2.5)
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("https://forewarn.example/", "https://forewarn.example"),
+        ("https://forewarn.example/eu/", "https://forewarn.example/eu"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_a_public_address_is_kept_without_the_slash_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, written: str, kept: str
+) -> None:
+    monkeypatch.setenv("FOREWARN_PUBLIC_URL", written)
+    assert settings.from_environment().public_url == kept
+
+
 def test_an_empty_list_of_networks_allows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOREWARN_WEBHOOK_ALLOW", "")
     assert settings.from_environment().webhook_allow == ()
@@ -45,6 +61,12 @@ def test_the_default_schedule_makes_twelve_attempts_over_70_7_hours() -> None:
         ("INGEST_LANES", "3"),
         ("LOG_LEVEL", "shout"),
         ("PROFILES_DIR", "/no/such/folder"),
+        ("PUBLIC_URL", "forewarn.example"),
+        ("PUBLIC_URL", "ftp://forewarn.example"),
+        ("PUBLIC_URL", "https://user@forewarn.example"),
+        ("PUBLIC_URL", "https://forewarn.example/?x=1"),
+        ("PUBLIC_URL", "https://forewarn.example/a b"),
+        ("PUBLIC_URL", "https://"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(

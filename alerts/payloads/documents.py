@@ -1,4 +1,4 @@
-"""A transition as bytes, per published format; and an alert as the document all doors show.
+"""An alert and a transition as documents: what all doors show and every format is written from.
 
 Field names are a promise: more may be added, none changes its meaning.
 """
@@ -84,9 +84,13 @@ def transition_document(ref: str, transition: Transition) -> dict[str, object]:
 
 def earlier(ref: str, number: int) -> list[str]:
     """The transitions before one, oldest first: the opening and the newest of the others."""
+    return [transition_id(ref, n) for n in earlier_numbers(number)]
+
+
+def earlier_numbers(number: int) -> list[int]:
+    """The numbers of the transitions that ``earlier`` names."""
     numbers = range(1, number)
-    kept = [*numbers[:1], *numbers[1:][-(MOST_REFERENCES - 1) :]]
-    return [transition_id(ref, n) for n in kept]
+    return [*numbers[:1], *numbers[1:][-(MOST_REFERENCES - 1) :]]
 
 
 def transition_id(ref: str, number: int) -> str:
@@ -139,15 +143,3 @@ def _gravest(findings: Sequence[Mapping[str, object]], count: int) -> list[Mappi
     ranked = sorted(findings, key=lambda f: Severity[str(f["severity"])], reverse=True)
     kept = {id(f) for f in ranked[:count]}
     return [f for f in findings if id(f) in kept]
-
-
-def body(kind: str, timestamp: str, sequence: int, data: str) -> bytes:
-    """The bytes that are signed and sent; the same on every try.
-
-    ``timestamp`` is when the message became owed (RFC 3339), ``sequence`` its place in the
-    subscription, ``data`` JSON text as rendered.
-    """
-    head = json.dumps(
-        {"type": kind, "timestamp": timestamp, "sequence": sequence}, separators=(",", ":")
-    )
-    return f'{head[:-1]},"data":{data}}}'.encode()
