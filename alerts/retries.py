@@ -9,8 +9,8 @@ has failed and waits for a person (BEHAVIOURS 6.1).
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -52,7 +52,11 @@ class Outcome:
 
     ``status`` is set once the head of an answer was read, even if ``error`` says that the rest
     went wrong; ``error`` is left None for a complete answer of whatever status. ``detail`` is a
-    sentence for people, ``answer`` the bytes of the body that were read.
+    sentence for people, ``answer`` the bytes of the body that were read. ``answer_headers`` holds
+    those headers of the answer that mean something here, by their names in lower case.
+    ``milliseconds`` is the whole attempt; ``sent_after`` the part of it, in milliseconds from its
+    start, until a connection was there and the request was written to it, None if that never came
+    to be; ``answered_after`` the part until the head of the answer was read.
     """
 
     status: int | None = None
@@ -61,6 +65,9 @@ class Outcome:
     detail: str = ""
     answer: bytes = b""
     milliseconds: float = 0.0
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
+    sent_after: float | None = None
+    answered_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

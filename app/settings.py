@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,8 +28,49 @@ def _networks(text: Any) -> Any:
     return [ip_network(part) if isinstance(part, str) else part for part in _split(text)]
 
 
+_PROXY = re.compile(
+    r"http://((?P<who>[^\s/?#@]*)@)?(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\]):(?P<port>[0-9]{1,5})/?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy through which requests leave; ``credentials`` is what ``Proxy-Authorization`` says."""
+
+    host: str
+    port: int
+    credentials: str = field(default="", repr=False)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Reads ``http://host:port`` or ``http://user:password@host:port``.
+
+        User and password are percent-decoded and sent as Basic credentials (RFC 7617).
+
+        Raises:
+            ValueError: it has another form; the message does not repeat it, for it may hold a
+                password.
+        """
+        found = _PROXY.fullmatch(text)
+        if found is None or not 0 < int(found["port"]) < 65_536:
+            raise ValueError(
+                "a proxy is written http://host:port or http://user:password@host:port"
+            )
+        credentials = ""
+        if who := found["who"]:
+            user, _, password = who.partition(":")
+            credentials = f"Basic {b64encode(unquote_to_bytes(f'{user}:{password}')).decode()}"
+        return cls(found["host"].strip("[]"), int(found["port"]), credentials)
+
+
+def _proxy(text: Any) -> Any:
+    return Proxy.read(text) if isinstance(text, str) and text != "environment" else text
+
+
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ProxySetting = Annotated[Proxy | Literal["environment"] | None, NoDecode, BeforeValidator(_proxy)]
 SecondsList = Annotated[tuple[Seconds, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -64,6 +109,13 @@ class Settings(BaseSettings):
     webhook_allow_http: bool = Field(
         default=False,
         description="Lets plain `http://` endpoints be registered; otherwise only `https://`.",
+    )
+    webhook_proxy: ProxySetting = Field(
+        default=None,
+        description="The proxy through which webhooks leave, `http://host:port` or "
+        "`http://user:password@host:port`; or `environment`, which obeys `HTTPS_PROXY`, `HTTP_PROXY` and "
+        "`NO_PROXY`, otherwise ignored. The proxy then resolves the names of endpoints, and so it must "
+        "refuse what is not public, as smokescreen does; addresses written in a URL are still refused here.",
     )
     webhook_timeout_seconds: float = Field(
         default=15,

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from alerts.retries import ErrorCode, Outcome
-from app import outbound
+from app.outbound import dialling
 from app.outbound import Outbound, Policy
 from app.outbound.names import Names
 from app.settings import Settings
@@ -230,7 +230,7 @@ async def _endless_interim_answers(reader: Reader, writer: Writer) -> None:
             ErrorCode.invalid_http,
         ),  # a long line
         (_endless_head, None, ErrorCode.invalid_http),
-        (_endless_interim_answers, None, ErrorCode.timeout),
+        (_endless_interim_answers, None, ErrorCode.invalid_http),
         (
             answers(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"),
             200,
@@ -377,7 +377,7 @@ async def test_a_url_that_two_libraries_read_differently_is_stopped_at_the_socke
 async def test_a_name_without_an_answer_is_a_dns_failure(
     monkeypatch: pytest.MonkeyPatch, reply: list[str] | None, detail: str
 ) -> None:
-    monkeypatch.setattr(outbound, "DNS_SECONDS", 0.3)
+    monkeypatch.setattr(dialling, "DNS_SECONDS", 0.3)
     _, resolver, transport = await name_server(lambda *_: reply)
     out = Outbound(settings(), lookup=resolver)
     outcome = await post("http://nowhere.example:9000/", out)
@@ -485,10 +485,10 @@ async def test_an_endpoint_that_does_not_speak_tls_or_never_finishes_is_an_outco
     async with endpoint(_talks_first) as port:
         plain = await post(f"https://127.0.0.1:{port}/")
     assert plain.error is ErrorCode.tls
-    monkeypatch.setattr(outbound, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(dialling, "CONNECT_SECONDS", 0.3)
     started = perf_counter()
     async with endpoint(_says_nothing) as port:
         hung = await post(f"https://127.0.0.1:{port}/")
     assert hung.error is ErrorCode.timeout
-    assert hung.detail == "No connection was made within 0.3 s."
+    assert hung.detail == "The TLS handshake did not end within 0.3 s."
     assert perf_counter() - started < 2
