@@ -93,7 +93,8 @@ class Dialler:
             raise NotConnected(ErrorCode.timeout, f"{step.missing} within {took}.") from None
         except ssl.SSLCertVerificationError as error:
             raise NotConnected(
-                ErrorCode.tls, f"The certificate is not trusted: {error.verify_message}"
+                ErrorCode.tls,
+                f"The certificate is not trusted: {error.verify_message.rstrip('.')}.",
             ) from error
         except ssl.SSLError as error:
             words = error.reason or str(error)
@@ -113,10 +114,10 @@ class Dialler:
             try:
                 found = await self._found(party.proxy.host, limit)
             except NotConnected as error:
-                raise NotConnected(ErrorCode.connect, f"Of the proxy: {error}") from error
+                words = f"The proxy could not be connected to: {error}"
+                raise NotConnected(ErrorCode.connect, words) from error
             return [_dialled(text, party.proxy.port) for text in found]
-        literal = literal_of(party.host)
-        found = await self._found(party.host, limit) if literal is None else [str(literal)]
+        found = await self._found(party.host, limit)
         refused: list[str] = []
         vetted: list[AddrInfoType] = []
         for text in found:
@@ -132,6 +133,8 @@ class Dialler:
         return vetted
 
     async def _found(self, host: str, limit: float) -> Sequence[str]:
+        if (literal := literal_of(host)) is not None:
+            return [str(literal)]
         try:
             async with asyncio.timeout(limit):
                 found = await self._lookup(host)
