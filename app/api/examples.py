@@ -12,9 +12,10 @@ from alerts import payloads
 from alerts.endpoints import EndpointEvent
 from alerts.lifecycle import Advice, Alert, AlertState, EventType, Transition
 from alerts.mechanisms import Level, Scope, Tlp
-from alerts.payloads import TEST, VERIFY, Message, webhook_id
+from alerts.payloads import TEST, VERIFY, Message
 from alerts.routing import SubscriptionId
 from alerts.signals import Severity
+from app.store.deliveries import webhook_id
 
 _SUBSCRIPTION = SubscriptionId("sub_0a1b2c3d4e5f60718293")
 _BEGAN = datetime(2026, 3, 6, tzinfo=UTC)

@@ -6,15 +6,17 @@ import asyncio
 import secrets
 import struct
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import cast
 
 Script = Callable[[str, int], Sequence[str] | None]
-"""Name and how often it was asked before -> its IPv4 addresses; None never answers."""
+"""Name and how often it was asked before -> its addresses; None never answers."""
+
+A, AAAA = 1, 28
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers A queries as its script says, with a time to live of zero."""
+    """Answers A and AAAA queries as its script says, with a time to live of zero."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -31,19 +33,27 @@ class NameServer(asyncio.DatagramProtocol):
         if answers is None or self._transport is None:
             return
         flags = 0x8180 if answers else 0x8183  # NXDOMAIN
-        reply = data[:2] + struct.pack("!HHHHH", flags, 1, len(answers), 0, 0) + data[12 : end + 4]
-        for answer in answers:
-            reply += struct.pack("!HHHIH", 0xC00C, 1, 1, 0, 4) + IPv4Address(answer).packed
+        (kind,) = struct.unpack("!H", data[end : end + 2])
+        version = 6 if kind == AAAA else 4
+        fitting = [found for text in answers if (found := ip_address(text)).version == version]
+        reply = data[:2] + struct.pack("!HHHHH", flags, 1, len(fitting), 0, 0) + data[12 : end + 4]
+        for found in fitting:
+            packed = found.packed
+            reply += struct.pack("!HHHIH", 0xC00C, kind, 1, 0, len(packed)) + packed
         self._transport.sendto(reply, addr)
 
 
 class Resolver:
-    """Asks one name server for A records, once a call; a ``Lookup`` for the way out."""
+    """Asks one name server for records of each kind, once a call; a ``Lookup`` for the way out."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, kinds: Sequence[int]) -> None:
         self._port = port
+        self._kinds = kinds
 
     async def __call__(self, host: str) -> Sequence[str]:
+        return [found for kind in self._kinds for found in await self._ask(host, kind)]
+
+    async def _ask(self, host: str, kind: int) -> Sequence[str]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[bytes] = loop.create_future()
         transport, _ = await loop.create_datagram_endpoint(
@@ -54,7 +64,7 @@ class Resolver:
                 bytes([len(label)]) + label.encode() for label in host.rstrip(".").split(".")
             )
             head = secrets.token_bytes(2) + struct.pack("!HHHHH", 0x0100, 1, 0, 0, 0)
-            transport.sendto(head + labels + b"\0" + struct.pack("!HH", 1, 1))
+            transport.sendto(head + labels + b"\0" + struct.pack("!HH", kind, 1))
             return _addresses(await reply)
         finally:
             transport.close()
@@ -69,12 +79,14 @@ class _Ear(asyncio.DatagramProtocol):
             self._reply.set_result(data)
 
 
-async def name_server(script: Script) -> tuple[NameServer, Resolver, asyncio.DatagramTransport]:
+async def name_server(
+    script: Script, kinds: Sequence[int] = (A,)
+) -> tuple[NameServer, Resolver, asyncio.DatagramTransport]:
     """Starts one on a free port; close the transport to end it."""
     transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: NameServer(script), local_addr=("127.0.0.1", 0)
     )
-    return server, Resolver(transport.get_extra_info("sockname")[1]), transport
+    return server, Resolver(transport.get_extra_info("sockname")[1], kinds), transport
 
 
 def _name(message: bytes) -> tuple[str, int]:
@@ -94,6 +106,7 @@ def _addresses(message: bytes) -> Sequence[str]:
     place += 4
     found = []
     for _ in range(count):
-        found.append(str(IPv4Address(message[place + 12 : place + 16])))
-        place += 16
+        (length,) = struct.unpack("!H", message[place + 10 : place + 12])
+        found.append(str(ip_address(message[place + 12 : place + 12 + length])))
+        place += 12 + length
     return found

@@ -47,7 +47,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
         ("https://255.255.255.255/", "reserved"),
         ("https://[::1]/", "loopback"),
         ("https://[::]/", "IPv6 form"),
-        ("https://[::ffff:127.0.0.1]/", "IPv6 form"),
+        ("https://[::ffff:127.0.0.1]/", "IPv6 form"),  # mapped, RFC 4291 §2.5.5.2
         ("https://[::ffff:7f00:1]/", "IPv6 form"),
         ("https://[64:ff9b::7f00:1]/", "NAT64"),
         ("https://[64:ff9b:1::1]/", "NAT64"),
@@ -59,6 +59,41 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
         ("https://[ff02::1]/", "multicast"),
         ("https://[5f00::1]/", "not a public unicast"),
         ("https://[4000::1]/", "not a public unicast"),
+        ("https://100.100.100.200/latest/meta-data", "carrier"),  # Alibaba's metadata
+        ("https://0/", "usual form"),  # 0.0.0.0, which Linux dials as this machine
+        ("https://017700000001/", "usual form"),  # octal, all in one
+        ("https://0x7f.1/", "usual form"),
+        ("https://127.0.1/", "usual form"),
+        ("https://[::7f00:1]/", "IPv6 form"),  # compatible, RFC 4291 §2.5.5.1
+        ("https://[::ffff:0:7f00:1]/", "not a public unicast"),  # translated, RFC 7915
+        ("https://[::ffff:169.254.169.254]/", "IPv6 form"),
+        ("https://[64:ff9b::169.254.169.254]/", "NAT64"),
+        ("https://[2002:a9fe:a9fe::]/", "6to4"),
+        ("https://[2001:0:4136:e378:8000:63bf:5601:5601]/", "Teredo"),
+        ("https://[fe80::1%25eth0]/", "link-local"),  # a zone, RFC 6874
+        ("https://[fe80::1%eth0]/", "link-local"),
+        ("https://[2606:4700::1111%25eth0]/", "one network interface"),
+        ("https://[2606:4700::1111/", "cannot be read"),
+        ("https://[v1.x]/", "cannot be read|host must be a name"),
+        ("https://１２７.0.0.1/", "cannot be read"),  # noqa: RUF001 - fullwidth digits
+        ("https://127。0。0。1/", "loopback"),  # ideographic full stops, which IDNA calls dots
+        ("https://169。254。169。254/", "metadata"),
+        ("https://ⓔxample.com/", "cannot be read"),  # a circled letter
+        ("https://exa\u00admple.org/", "characters"),  # a soft hyphen
+        ("https://hooks.example.org\u202e/", "characters"),  # writes what follows backwards
+        ("https://%31%32%37.0.0.1/", "host must be a name"),
+        ("https://127.0.0.1%00/", "host must be a name"),
+        ("https://hooks%2eexample%2eorg/", "host must be a name"),
+        ("https://hooks.example.org%2f@10.0.0.1/", "user name"),
+        ("https://hooks.example.org:443@10.0.0.1/", "user name"),
+        ("https://:443/", "host must be a name"),
+        ("https:hooks.example.org", "host must be a name"),
+        ("https:///hooks.example.org/", "host must be a name"),
+        ("https://hooks.example.org./", "host must be a name"),  # another pool key, another Host
+        ("https://hooks.example.org:80/", "port must be one of"),
+        ("https://hooks.example.org:-443/", "port must be one of"),
+        ("https://8.8.8.8:22/", "port 22 is not one of"),
+        ("https://[2606:4700::1111]:9200/", "port 9200 is not one of"),
         ("https://" + "a" * 2_100, "longer than 2048"),
         ("https://-.example.org/", "host must be a name|cannot be read"),
         ("https://a..b/", "host must be a name|cannot be read"),

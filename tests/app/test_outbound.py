@@ -6,104 +6,33 @@ Endpoints here are real sockets that send exact bytes; names are resolved over r
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
-import ssl
 import threading
 import tracemalloc
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from alerts.retries import ErrorCode, Outcome
-from app import outbound
-from app.outbound import Outbound, Policy
+from alerts.retries import ErrorCode
+from app.outbound import Outbound, Policy, dialling
 from app.outbound.names import Names
-from app.settings import Settings
-from tests.app.nameserver import name_server
-
-Manner = Callable[[Reader, Writer], Awaitable[None]]
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-LOOPBACK = (ip_network("127.0.0.0/8"),)
-
-
-def settings(**changes: object) -> Settings:
-    given = {"webhook_allow": LOOPBACK, "webhook_allow_http": True, "webhook_timeout_seconds": 3}
-    return Settings.model_validate({**given, **changes})
-
-
-@asynccontextmanager
-async def endpoint(
-    manner: Manner, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[int]:
-    """A server that treats every connection in that manner; gives its port."""
-    busy: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: Reader, writer: Writer) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        busy.add(task)
-        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await manner(reader, writer)
-        writer.close()
-
-    server = await asyncio.start_server(serve, host, port, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in busy:
-            task.cancel()
-        await asyncio.gather(*busy, return_exceptions=True)
-        await server.wait_closed()
-
-
-async def request(reader: Reader) -> bytes:
-    """One whole request."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(
-        int(line.split(b":")[1])
-        for line in head.split(b"\r\n")
-        if line.lower().startswith(b"content-length:")
-    )
-    return head + await reader.readexactly(length)
-
-
-def answers(raw: bytes, heard: list[bytes] | None = None) -> Manner:
-    """Answers every request on a connection with the same bytes, then closes if they end it."""
-
-    async def manner(reader: Reader, writer: Writer) -> None:
-        while True:
-            said = await request(reader)
-            if heard is not None:
-                heard.append(said)
-            writer.write(raw)
-            await writer.drain()
-            if b"content-length" not in raw:
-                return
-
-    return manner
-
-
-async def post(url: str, out: Outbound | None = None, body: bytes = b"{}") -> Outcome:
-    given = out or Outbound(settings())
-    try:
-        return await given.post(url, {"content-type": "application/json"}, body)
-    finally:
-        if out is None:
-            await given.close()
+from tests.app.endpoint import (
+    OK,
+    Manner,
+    answers,
+    authority,
+    endpoint,
+    post,
+    request,
+    settings,
+)
+from tests.app.nameserver import AAAA, A, name_server
 
 
 async def test_an_answer_comes_back_whole_and_the_request_says_what_it_must() -> None:
@@ -121,6 +50,88 @@ async def test_an_answer_comes_back_whole_and_the_request_says_what_it_must() ->
     assert not [line for line in lines if line.startswith((b"cookie", b"authorization"))]
 
 
+async def test_asking_is_an_options_request_without_a_body() -> None:
+    heard: list[bytes] = []
+    raw = (
+        b"HTTP/1.1 204 No Content\r\nWebHook-Allowed-Origin: forewarn.example\r\n"
+        b"webhook-allowed-rate: 120\r\n\r\n"
+    )
+    asked = {"webhook-request-origin": "forewarn.example", "webhook-request-rate": "600"}
+    out = Outbound(settings())
+    async with endpoint(answers(raw, heard)) as port:
+        outcome = await out.ask(f"http://127.0.0.1:{port}/hook", asked)
+    await out.close()
+    assert (outcome.status, outcome.error, outcome.answer) == (204, None, b"")
+    assert outcome.answer_headers == {
+        "webhook-allowed-origin": "forewarn.example",
+        "webhook-allowed-rate": "120",
+    }
+    lines = heard[0].split(b"\r\n")
+    assert lines[0] == b"OPTIONS /hook HTTP/1.1"
+    assert b"webhook-request-rate: 600" in lines
+    assert not [line for line in lines if line.startswith((b"content-length", b"transfer-"))]
+
+
+async def test_the_headers_of_an_answer_that_mean_something_come_back_short_and_printable() -> None:
+    raw = (
+        b"HTTP/1.1 503 Later\r\nRetry-After: 120\r\nLocation: /a\x1b[31mred\xff\r\n"
+        b"Webhook-Delivery: " + b"x" * 3_000 + b"\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+    )
+    async with endpoint(answers(raw.replace(b"\x1b", b"\xc2\x9b"))) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/")
+    assert outcome.retry_after == "120"
+    assert outcome.answer_headers == {
+        "retry-after": "120",
+        "location": "/a[31mred",
+        "webhook-delivery": "x" * 200,
+    }
+
+
+async def test_an_outcome_says_when_the_request_was_sent_and_when_it_was_answered() -> None:
+    async def thinks(reader: Reader, writer: Writer) -> None:
+        await request(reader)
+        await asyncio.sleep(0.2)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(b"ok")
+
+    async with endpoint(thinks) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/")
+    assert outcome.sent_after is not None
+    assert outcome.answered_after is not None
+    assert 0 < outcome.sent_after < 150
+    assert outcome.answered_after - outcome.sent_after > 150
+    assert outcome.milliseconds - outcome.answered_after > 150
+    refused = await post("http://127.0.0.1:1/")
+    assert (refused.sent_after, refused.answered_after) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-note", "a\r\nx-more: b"),  # two headers
+        ("x-note\r\nx-more", "b"),
+        ("x-note", "a\x00"),
+        ("x-note", "ä"),  # RFC 9110 §5.5 leaves no meaning to it
+        ("x note", "a"),
+        ("", "a"),
+        ("Host", "10.0.0.1"),  # ours to say
+        ("content-length", "0"),  # ends the request early, so that the body begins another
+        ("Transfer-Encoding", "chunked"),
+    ],
+)
+async def test_a_header_that_would_not_be_one_is_a_fault_of_ours_and_nothing_is_sent(
+    name: str, value: str
+) -> None:
+    heard: list[bytes] = []
+    out = Outbound(settings())
+    async with endpoint(answers(OK, heard)) as port:
+        with pytest.raises(ValueError, match="header"):
+            await out.post(f"http://127.0.0.1:{port}/", {name: value}, b"{}")
+    await out.close()
+    assert heard == []
+
+
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     elsewhere: list[bytes] = []
     async with endpoint(answers(OK, elsewhere)) as other:
@@ -128,6 +139,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
         async with endpoint(answers(moved.encode())) as port:
             outcome = await post(f"http://127.0.0.1:{port}/")
     assert outcome.status == 307
+    assert outcome.answer_headers["location"] == f"http://127.0.0.1:{other}/"
     assert elsewhere == []
 
 
@@ -230,7 +242,7 @@ async def _endless_interim_answers(reader: Reader, writer: Writer) -> None:
             ErrorCode.invalid_http,
         ),  # a long line
         (_endless_head, None, ErrorCode.invalid_http),
-        (_endless_interim_answers, None, ErrorCode.timeout),
+        (_endless_interim_answers, None, ErrorCode.invalid_http),
         (
             answers(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"),
             200,
@@ -257,8 +269,9 @@ async def test_whatever_an_endpoint_does_is_an_outcome(
 
 
 async def test_a_compressed_answer_is_not_unpacked() -> None:
-    bomb = b"\x1f\x8b" + b"\0" * 30
-    raw = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 32\r\n\r\n" + bomb
+    bomb = gzip.compress(bytes(50 * 2**20))
+    head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(bomb)}\r\n\r\n"
+    raw = head.encode() + bomb
     async with endpoint(answers(raw)) as port:
         outcome = await post(f"http://127.0.0.1:{port}/")
     assert (outcome.error, outcome.answer) == (None, bomb)
@@ -350,6 +363,41 @@ async def test_of_several_addresses_only_the_open_ones_are_dialled() -> None:
     assert honeypot == []
 
 
+@pytest.mark.parametrize(
+    "closed",
+    ["::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00:ec2::254", "fe80::1"],
+)
+async def test_an_ipv6_answer_is_vetted_like_any_other_and_does_not_spoil_an_open_one(
+    closed: str,
+) -> None:
+    """A network with DNS64 answers NAT64 addresses beside real ones; that is no attack."""
+    _, resolver, transport = await name_server(
+        lambda name, _: [closed] if name == "closed.example" else [closed, "127.0.0.2"], (A, AAAA)
+    )
+    out = Outbound(settings(webhook_allow="127.0.0.2/32"), lookup=resolver)
+    async with endpoint(answers(OK), "127.0.0.2") as port:
+        mixed = await post(f"http://mixed.example:{port}/", out)
+        alone = await post(f"http://closed.example:{port}/", out)
+    await out.close()
+    transport.close()
+    assert mixed.status == 200
+    assert alone.error is ErrorCode.ssrf_blocked
+    assert str(ip_address(closed)) in alone.detail
+
+
+async def test_a_name_that_rebinds_while_its_connection_is_kept_is_not_looked_up_again() -> None:
+    server, resolver, transport = await name_server(
+        lambda _, asked: ["127.0.0.2"] if asked == 0 else ["127.0.0.1"]
+    )
+    out = Outbound(settings(webhook_allow="127.0.0.2/32"), lookup=resolver)
+    async with endpoint(answers(OK), "127.0.0.2") as port:
+        outcomes = [await post(f"http://kept.example:{port}/", out) for _ in range(3)]
+    await out.close()
+    transport.close()
+    assert [outcome.status for outcome in outcomes] == [200] * 3
+    assert server.asked == ["kept.example"]
+
+
 async def test_a_url_that_two_libraries_read_differently_is_stopped_at_the_socket() -> None:
     class Gullible(Policy):
         def read(self, text: str) -> httpx.URL:
@@ -377,7 +425,7 @@ async def test_a_url_that_two_libraries_read_differently_is_stopped_at_the_socke
 async def test_a_name_without_an_answer_is_a_dns_failure(
     monkeypatch: pytest.MonkeyPatch, reply: list[str] | None, detail: str
 ) -> None:
-    monkeypatch.setattr(outbound, "DNS_SECONDS", 0.3)
+    monkeypatch.setattr(dialling, "DNS_SECONDS", 0.3)
     _, resolver, transport = await name_server(lambda *_: reply)
     out = Outbound(settings(), lookup=resolver)
     outcome = await post("http://nowhere.example:9000/", out)
@@ -427,37 +475,6 @@ async def test_a_name_the_system_does_not_know_is_told_to_everyone_who_asked(
 # --- TLS -----------------------------------------------------------------------------------------
 
 
-def authority(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context with a certificate for that name, and a client's that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "server.pem"
-    file.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(file)
-    return server, ssl.create_default_context(cafile=str(file))
-
-
 async def test_tls_is_checked_against_the_name_though_the_address_was_pinned(
     tmp_path: Path,
 ) -> None:
@@ -485,10 +502,10 @@ async def test_an_endpoint_that_does_not_speak_tls_or_never_finishes_is_an_outco
     async with endpoint(_talks_first) as port:
         plain = await post(f"https://127.0.0.1:{port}/")
     assert plain.error is ErrorCode.tls
-    monkeypatch.setattr(outbound, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(dialling, "CONNECT_SECONDS", 0.3)
     started = perf_counter()
     async with endpoint(_says_nothing) as port:
         hung = await post(f"https://127.0.0.1:{port}/")
     assert hung.error is ErrorCode.timeout
-    assert hung.detail == "No connection was made within 0.3 s."
+    assert hung.detail == "The TLS handshake did not end within 0.3 s."
     assert perf_counter() - started < 2
