@@ -56,7 +56,7 @@ class Obstacle(enum.StrEnum):
 
 
 Outcome = Literal[
-    "delivered", "owed", "failing", "suspended", "failed", "withdrawn",
+    "delivered", "owed", "failing", "suspended", "failed", "superseded", "expired", "withdrawn",
     "not_consented", "not_subscribed", "filtered", "folded", "changed",
 ]  # fmt: skip
 """What became of a transition for one subscription; from `not_consented` on it was never owed."""
@@ -440,6 +440,10 @@ def _owed(
         return "delivered", f"Delivered at {instant(hearing.finished_at)}."
     if hearing.state == "withdrawn":
         return "withdrawn", "It was withdrawn before it was delivered."
+    if hearing.state == "superseded":
+        return "superseded", "A newer one of the same alert was sent instead."
+    if hearing.state == "expired":
+        return "expired", "The subscription was suspended for longer than what it is owed is kept."
     if hearing.state == "failed":
         return "failed", f"Given up after {hearing.attempts} attempts. {last_reason}".strip()
     if held.status is Status.suspended:
@@ -450,8 +454,13 @@ def _owed(
         )
     if held.verified_at is None:
         return "not_consented", "The endpoint it has now has not consented; it is kept until then."
+    if held.not_before is not None and held.not_before > now and held.health.failures:
+        return "failing", (
+            f"The endpoint has failed {held.health.failures} times in a row and is left in peace until "
+            f"{instant(held.not_before)}. {held.health.last_error}"
+        )
     if hearing.attempts:
         due = hearing.due_at
         again = f" It is tried again at {instant(due)}." if due and due > now else ""
         return "failing", f"Tried {hearing.attempts} times. {last_reason}{again}"
-    return "owed", "It is owed and has not been tried yet, or waits for one before it."
+    return "owed", "It is owed and has not been tried yet, or waits for one of its alert before it."

@@ -198,19 +198,19 @@ EVENTS: Mapping[str, Described] = MappingProxyType(
         EndpointEvent.failing.value: Described(
             "An endpoint is failing",
             "Nothing has reached it for half, 70 % or 90 % of the time after which it is suspended.",
-            "0.2.0",
+            "0.1.0",
             EndpointNotice,
         ),
         EndpointEvent.suspended.value: Described(
             "An endpoint was suspended",
             "Nothing more is sent to it until it is resumed; what it is owed is kept.",
-            "0.2.0",
+            "0.1.0",
             EndpointNotice,
         ),
         EndpointEvent.recovered.value: Described(
             "An endpoint recovered",
             "It failed or was suspended, and answers again.",
-            "0.2.0",
+            "0.1.0",
             EndpointNotice,
         ),
     }
