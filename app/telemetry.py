@@ -146,10 +146,12 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
             )
         ]
     )
+    # Ours are written directly: the way through the records of the standard library took as long as
+    # all else that a delivery costs here but its sending.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     stream = logging.StreamHandler(sys.stderr)
