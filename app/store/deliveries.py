@@ -269,7 +269,7 @@ async def redeliver(
 async def expire(connection: Connection, before: datetime, now: datetime, limit: int) -> int:
     """Gives up on what suspended endpoints are owed since before an instant; how many that were.
 
-    It stays in the pull feed and can be sent again by hand.
+    It stays in the pull feed and can be sent again by hand. What is under way is let end first.
     """
     rows = await connection.execute(
         text(
@@ -288,7 +288,8 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
             """
             WITH old AS (
                 SELECT id FROM deliveries WHERE subscription_id = ANY(CAST(:ids AS text[]))
-                    AND state = 'owed' AND created_at < :before ORDER BY id LIMIT :limit
+                    AND state = 'owed' AND created_at < :before
+                    AND (lease_until IS NULL OR lease_until <= :now) ORDER BY id LIMIT :limit
             )
             UPDATE deliveries AS d SET state = 'expired', finished_at = coalesce(finished_at, :now),
                 due_at = NULL, lease_until = NULL, blocked = false

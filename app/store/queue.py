@@ -145,10 +145,18 @@ async def claim(
                 ) AS sealed
             FROM subscriptions AS s
             WHERE s.ready_at <= :now AND s.id <> ALL (CAST(:full AS text[]))
+                AND (:retry_slots > 0 OR EXISTS (
+                    SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = 0
+                        AND d.state = 'owed' AND NOT d.blocked AND d.due_at <= :now))
             ORDER BY s.ready_at, s.id LIMIT :most FOR NO KEY UPDATE OF s SKIP LOCKED
             """
         ),
-        {"now": now, "full": [i for i, room in rooms.items() if room <= 0], "most": slots},
+        {
+            "now": now,
+            "full": [i for i, room in rooms.items() if room <= 0],
+            "retry_slots": retry_slots,
+            "most": slots,
+        },
     )
     ready = found.all()
     if not ready:

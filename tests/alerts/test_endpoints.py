@@ -65,6 +65,10 @@ class Endpoint:
             self.sees(FAILED, at + every * number, delivery=number)
 
     @property
+    def is_open(self) -> bool:
+        return self.health.open_until is not None
+
+    @property
     def told(self) -> list[tuple[EndpointEvent, int | None]]:
         return [(notice.type, notice.percent) for notice in self.notices]
 
@@ -72,7 +76,7 @@ class Endpoint:
 def test_ten_failures_in_a_row_open_the_breaker_for_half_a_minute() -> None:
     endpoint = Endpoint()
     endpoint.fails(9, T0, every=MINUTE)  # slowly, so that no window holds ten
-    assert endpoint.health.open_until is None
+    assert not endpoint.is_open
     tenth = T0 + 9 * MINUTE
     endpoint.sees(FAILED, tenth)
     assert endpoint.health.open_until == tenth + 30 * SECOND == endpoint.health.not_before
@@ -106,14 +110,14 @@ def test_one_success_closes_the_breaker_and_forgets_all_that_failed() -> None:
     endpoint.sees(TAKEN, probe, status=204)
     assert endpoint.health == Health(last_error="The endpoint failed.")
     endpoint.fails(9, probe + SECOND, every=SECOND)
-    assert endpoint.health.open_until is None  # it is as patient again as with a new one
+    assert not endpoint.is_open  # it is as patient again as with a new one
 
 
 def test_seven_failures_of_ten_within_five_minutes_open_the_breaker() -> None:
     endpoint = Endpoint()
     for number in range(10):  # never more than three failures in a row
         taken = number in {1, 4, 7}
-        assert endpoint.health.open_until is None
+        assert not endpoint.is_open
         endpoint.sees(TAKEN if taken else FAILED, T0 + number * 33 * SECOND)
     assert endpoint.health.open_until == T0 + 297 * SECOND + 30 * SECOND
 
@@ -132,7 +136,7 @@ def test_fewer_or_slower_failures_leave_the_breaker_closed(
     endpoint = Endpoint()
     for number in range(10):
         endpoint.sees(TAKEN if number in taken else FAILED, T0 + number * every)
-    assert endpoint.health.open_until is None, because
+    assert not endpoint.is_open, because
 
 
 def test_an_attempt_begun_before_the_breaker_opened_is_counted_and_opens_nothing() -> None:
@@ -151,10 +155,8 @@ def test_an_attempt_begun_before_the_breaker_opened_is_counted_and_opens_nothing
 def test_while_it_fails_one_attempt_at_a_time_is_made() -> None:
     endpoint = Endpoint()
     assert endpoint.health.at_once is None
-    endpoint.sees(FAILED, T0)
-    assert endpoint.health.at_once == 1
-    endpoint.sees(TAKEN, T0 + SECOND)
-    assert endpoint.health.at_once is None
+    steps = [endpoint.sees(verdict, T0) for verdict in (FAILED, FAILED, TAKEN)]
+    assert [step.health.at_once for step in steps] == [1, 1, None]
 
 
 @pytest.mark.parametrize(
