@@ -132,11 +132,16 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the owner must be told, and why in one sentence; ``percent`` of the way to suspension."""
+    """Something the owner must be told, and why in one sentence; ``percent`` of the way to suspension.
+
+    ``failures`` and ``since`` are how often in a row and since when it has failed, or had until now.
+    """
 
     type: EndpointEvent
     reason: str
     percent: int | None = None
+    failures: int = 0
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ def _succeeded(health: Health, seen: Seen, patience: Patience) -> Step:
     notices: tuple[Notice, ...] = ()
     if health.noticed and since is not None:
         reason = f"The endpoint answers again after {_words(seen.at - since)}."
-        notices = (Notice(EndpointEvent.recovered, reason),)
+        notices = (Notice(EndpointEvent.recovered, reason, failures=health.failures, since=since),)
     if seen.verdict.parting is not None:
         return _suspend(well, Suspension(seen.verdict.parting.value), notices)
     return Step(well, notices=notices)
@@ -266,18 +271,28 @@ def _noticed(health: Health, failing_for: timedelta, reason: str, patience: Pati
     )
     if reached > health.noticed:
         told = f"Nothing was delivered for {_words(failing_for)}, {reached} % of the way to a suspension."
-        notice = Notice(EndpointEvent.failing, f"{told} {reason}", reached)
+        notice = _failing(health, f"{told} {reason}", reached)
         return Step(replace(health, noticed=reached), notices=(notice,))
     if health.open_until is not None and not health.noticed:
         told = f"{health.failures} attempts in a row failed; it is tried less often now."
-        notice = Notice(EndpointEvent.failing, f"{told} {reason}")
+        notice = _failing(health, f"{told} {reason}", None)
         return Step(replace(health, noticed=1), notices=(notice,))
     return Step(health)
 
 
+def _failing(health: Health, reason: str, percent: int | None) -> Notice:
+    return Notice(EndpointEvent.failing, reason, percent, health.failures, health.failing_since)
+
+
 def _suspend(health: Health, why: Suspension, before: tuple[Notice, ...] = ()) -> Step:
     said = WORDS[why]
-    notice = Notice(EndpointEvent.suspended, f"{said[0].upper()}{said[1:]}.", 100)
+    notice = Notice(
+        EndpointEvent.suspended,
+        f"{said[0].upper()}{said[1:]}.",
+        100,
+        health.failures,
+        health.failing_since,
+    )
     return Step(Health(last_error=health.last_error), why, (*before, notice))
 
 

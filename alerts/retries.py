@@ -137,14 +137,16 @@ def judge(
         that says ``webhook-delivery: disable``       delivery is kept for it
     3   a complete answer that says                   aborted: the endpoint does not want this message
         ``webhook-delivery: abort-message``
-    4   429, fewer than ten times and six hours       throttled: the whole endpoint waits, and the
-                                                      schedule does not count the attempt
-    5   503 with ``Retry-After``, waits left          retry, and the whole endpoint waits
-    6   anything else, waits left in the schedule     retry, after the next wait
-    7   anything else                                 give up
+    4   429, fewer than ten times and six hours       throttled: the schedule does not count the
+                                                      attempt
+    5   anything else, waits left in the schedule     retry, after the next wait
+    6   anything else                                 give up
     ==  ============================================  ==============================================
 
-    An answer whose head said 2xx but whose body never ended, or was too long, is row 6: the
+    In rows 4 to 6 the whole endpoint waits after a complete 429, and after a complete 503 with
+    ``Retry-After``: what it asks for is patience, whichever message it happened to be.
+
+    An answer whose head said 2xx but whose body never ended, or was too long, is row 5: the
     endpoint may have taken it, and hears the same ``webhook-id`` again. ``disable`` beside a 2xx is
     row 1 and takes leave as well.
 
@@ -181,27 +183,21 @@ def judge(
     hint = min(retry_after(outcome.retry_after, now), LONGEST_HINT)
     wait = schedule[min(attempt, len(schedule)) - 1] * (1 - JITTER + 2 * JITTER * jitter)
     retry_at = now + max(timedelta(seconds=wait), hint)
-    is_whole = outcome.error is None
-    if is_whole and outcome.status == 429:
+    pause: datetime | None = None
+    if outcome.error is None and outcome.status == 429:
         pause = min(retry_at, now + LONGEST_HINT)
         since = throttled_since or now
         if throttled < MOST_THROTTLED and now - since < LONGEST_THROTTLED:  # row 4
             return Verdict(Decision.throttled, reason, error, retry_at=pause, pause_until=pause)
-        if attempt <= len(schedule):
-            return Verdict(Decision.retry, reason, error, retry_at=retry_at, pause_until=pause)
-    if attempt <= len(schedule):  # rows 5 and 6
-        asks_patience = is_whole and outcome.status == 503 and hint
-        return Verdict(
-            Decision.retry,
-            reason,
-            error,
-            retry_at=retry_at,
-            pause_until=now + hint if asks_patience else None,
-        )
-    return Verdict(  # row 7
+    elif outcome.error is None and outcome.status == 503 and hint:
+        pause = now + hint
+    if attempt <= len(schedule):  # row 5
+        return Verdict(Decision.retry, reason, error, retry_at=retry_at, pause_until=pause)
+    return Verdict(  # row 6
         Decision.give_up,
         f"{reason} It was attempt {attempt}, the last of the schedule.",
         error=error,
+        pause_until=pause,
     )
 
 

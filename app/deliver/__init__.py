@@ -145,6 +145,9 @@ class Sender:
             )
             self._next_at = None if claimed else await store.queue.next_ready(connection, after=now)
         self._hand.add(claimed, rooms, lease_until)
+        if self._stopping:  # It was stopped while it claimed.
+            await self._give_back(self._hand.drop_all())
+            return False
         self._begin()
         return bool(claimed)
 
@@ -198,13 +201,16 @@ class Sender:
             old = self._hand.leases_before(now + self._lease * (2 / 3))
             for first in range(0, len(old), EXTENDED_TOGETHER):
                 held = old[first : first + EXTENDED_TOGETHER]
-                with suppress(
-                    DatabaseAway
-                ):  # They are sent again, under their ids, if it stays away.
+                try:
                     async with self._database.begin() as connection:
                         kept = await store.queue.extend(connection, held, now + self._lease)
-                    self._hand.extended((one for one in held if one.id in kept), now + self._lease)
-                    self._hand.forget(one.id for one in held if one.id not in kept)
+                except DatabaseAway:
+                    continue  # They are sent again, under their ids, if it stays away.
+                except Exception:  # noqa: BLE001 - one failed renewal must not end all renewing
+                    telemetry.line("delivery.renewal_failed", level="error", exc_info=True)
+                    continue
+                self._hand.extended((one for one in held if one.id in kept), now + self._lease)
+                self._hand.forget(one for one in held if one.id not in kept)
 
     def _begin(self) -> None:
         """Begins what may be begun."""
@@ -221,7 +227,7 @@ class Sender:
 
         def slow() -> None:
             nonlocal was_slow
-            was_slow = self._hand.slow()
+            was_slow = self._hand.slow(claimed)
             if was_slow:
                 self._begin()
 
@@ -277,7 +283,7 @@ class Sender:
         now = self._clock()
         for attempted in batch:
             self._hand.recorded(attempted.claimed)
-            self._tell(attempted, now, recorded=attempted.claimed.id in recorded.kept)
+            self._tell(attempted, now, recorded=attempted.claimed.key in recorded.kept)
         for name, standing in recorded.standings.items():
             self._let_go(self._hand.stand(name, standing, now))
         if recorded.notices:
@@ -290,6 +296,8 @@ class Sender:
             self._aside(self._give_back(dropped))
 
     async def _give_back(self, dropped: Sequence[Claimed]) -> None:
+        if not dropped:
+            return
         with suppress(DatabaseAway):  # Their leases end by themselves.
             async with self._database.begin() as connection:
                 await store.queue.let_go(connection, dropped)

@@ -84,8 +84,11 @@ class Hand:
 
     @property
     def retry_slots(self) -> int:
-        """How many of them may be third or later attempts: they never fill more than three quarters."""
-        return max(0, int(self._in_flight * _RETRIES_SHARE) - self._retries)
+        """How many of them may be third or later attempts: they never fill more than three quarters.
+
+        Slow ones fill none. One may be always, lest the smallest worker make none at all.
+        """
+        return max(0, max(1, int(self._in_flight * _RETRIES_SHARE)) - self._retries)
 
     @property
     def is_empty(self) -> bool:
@@ -148,11 +151,12 @@ class Hand:
             return one
         return None
 
-    def slow(self) -> bool:
+    def slow(self, one: Claimed) -> bool:
         """Counts an attempt under way among the slow ones; False when there is no room for it there."""
         if self._slow >= self._in_flight * SLOW_ROOMS:
             return False
         self._quick -= 1
+        self._retries -= one.lane
         self._slow += 1
         return True
 
@@ -162,7 +166,7 @@ class Hand:
             self._slow -= 1
         else:
             self._quick -= 1
-        self._retries -= one.lane
+            self._retries -= one.lane
         post = self._posts[one.subscription_id]
         post.under_way -= 1
         if was_taken:
@@ -176,8 +180,8 @@ class Hand:
         return post.may_have_more and held * 2 <= ahead
 
     def recorded(self, one: Claimed) -> None:
-        """A delivery is in hand no more."""
-        self._held.pop(one.id, None)
+        """A claim is in hand no more; a later one of the same delivery is."""
+        self._release(one)
 
     def stand(self, name: SubscriptionId, standing: Standing, now: datetime) -> list[Claimed]:
         """Heeds how an endpoint stands; gives what is to be given back because it may not be sent now."""
@@ -196,16 +200,16 @@ class Hand:
         """Everything that was not begun, to be given back."""
         return [one for post in self._posts.values() for one in self._drop(post, keep=0)]
 
-    def forget(self, lost: Iterable[int]) -> None:
+    def forget(self, lost: Iterable[Claimed]) -> None:
         """Deliveries that others have taken over: they are not begun any more."""
-        gone = set(lost)
+        gone = {one.key: one for one in lost}
         for post in self._posts.values():
-            kept = deque(one for one in post.waiting if one.id not in gone)
+            kept = deque(one for one in post.waiting if one.key not in gone)
             self._waiting -= len(post.waiting) - len(kept)
-            self._retries -= sum(one.lane for one in post.waiting if one.id in gone)
+            self._retries -= sum(one.lane for one in post.waiting if one.key in gone)
             post.waiting = kept
-        for name in gone:
-            self._held.pop(name, None)
+        for one in gone.values():
+            self._release(one)
 
     def leases_before(self, instant: datetime) -> list[Claimed]:
         """What is in hand under a lease that ends before an instant."""
@@ -214,8 +218,16 @@ class Hand:
     def extended(self, held: Iterable[Claimed], lease_until: datetime) -> None:
         """These are this worker's for longer."""
         for one in held:
-            if one.id in self._held:
+            if self._holds(one):
                 self._held[one.id] = (one, lease_until)
+
+    def _holds(self, one: Claimed) -> bool:
+        held = self._held.get(one.id)
+        return held is not None and held[0].fence == one.fence
+
+    def _release(self, one: Claimed) -> None:
+        if self._holds(one):
+            del self._held[one.id]
 
     def _drop(self, post: _Post, *, keep: int) -> list[Claimed]:
         dropped: list[Claimed] = []
@@ -223,7 +235,7 @@ class Hand:
             one = post.waiting.pop()
             self._waiting -= 1
             self._retries -= one.lane
-            self._held.pop(one.id, None)
+            self._release(one)
             dropped.append(one)
         return dropped
 

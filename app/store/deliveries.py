@@ -22,6 +22,10 @@ from app.store import endpoints
 
 CHANNEL = "forewarn_deliveries"
 
+OVERTAKES_AFTER = 4
+"""Failures after which the newest of an alert may overtake, where a subscription asks for the latest:
+with the default schedule 13 minutes."""
+
 _MOST_DIGITS = 18  # of a sequence, so that it fits a bigint
 
 
@@ -53,7 +57,8 @@ def place_of(webhook_id: str) -> tuple[SubscriptionId, int] | None:
 
 
 async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> None:
-    """Owes, and wakes the senders at commit. Three statements, however many debts.
+    """Owes, and wakes the senders at commit. Three statements, however many debts; two more for each
+    subscription that asks for the latest of an alert while an earlier one fails and fails.
 
     Each debt gets its subscription's next sequence, in the order given: gapless, because the
     subscription's row stays locked until the transaction ends. Removed subscriptions are owed nothing.
@@ -61,7 +66,7 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
     if not debts:
         return
     await endpoints.lock(connection, {debt.subscription_id for debt in debts})
-    await connection.execute(
+    rows = await connection.execute(
         text(
             """
             WITH debts AS (
@@ -81,19 +86,24 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
                     FROM debts GROUP BY 1
                 ) AS c
                 WHERE s.id = c.subscription_id AND s.status <> 'removed'
-                RETURNING s.id, s.last_sequence - c.n AS before
+                RETURNING s.id, s.last_sequence - c.n AS before, s.ordering
+            ), owed AS (
+                INSERT INTO deliveries
+                    (subscription_id, sequence, type, transition_id, alert_id, data, created_at, due_at,
+                    blocked)
+                SELECT d.subscription_id, c.before + d.n, d.type, d.transition_id, d.alert_id, d.data,
+                    CAST(:now AS timestamptz), CAST(:now AS timestamptz),
+                    d.alert_id IS NOT NULL AND (d.nth > 1 OR EXISTS (
+                        SELECT FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
+                            AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.finished_at IS NULL
+                    ))
+                FROM debts AS d JOIN counted AS c ON c.id = d.subscription_id
+                ORDER BY d.place
+                RETURNING subscription_id, alert_id, blocked
             )
-            INSERT INTO deliveries
-                (subscription_id, sequence, type, transition_id, alert_id, data, created_at, due_at,
-                blocked)
-            SELECT d.subscription_id, c.before + d.n, d.type, d.transition_id, d.alert_id, d.data,
-                CAST(:now AS timestamptz), CAST(:now AS timestamptz),
-                d.alert_id IS NOT NULL AND (d.nth > 1 OR EXISTS (
-                    SELECT FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
-                        AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.finished_at IS NULL
-                ))
-            FROM debts AS d JOIN counted AS c ON c.id = d.subscription_id
-            ORDER BY d.place
+            SELECT o.subscription_id, array_agg(DISTINCT o.alert_id) AS alerts
+            FROM owed AS o JOIN counted AS c ON c.id = o.subscription_id
+            WHERE o.blocked AND c.ordering = 'latest' GROUP BY 1 ORDER BY 1
             """
         ),
         {
@@ -106,7 +116,30 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
             "verify": VERIFY,
         },
     )
+    for row in rows.all():
+        await _overtake(connection, SubscriptionId(row.subscription_id), row.alerts, now)
     await wake(connection)
+
+
+async def _overtake(
+    connection: Connection, subscription_id: SubscriptionId, alerts: Sequence[int], now: datetime
+) -> None:
+    """Of these alerts, the newest overtakes one that has failed often enough and waits for a retry.
+
+    What is under way is let end first: ``store.queue.record`` judges it then. The subscription must be
+    locked; its endpoint is taken to be ready, as ``owe`` has left it.
+    """
+    rows = await connection.execute(
+        text(
+            "SELECT alert_id FROM deliveries WHERE subscription_id = :id AND state = 'owed' "
+            "AND alert_id = ANY(CAST(:alerts AS bigint[])) AND finished_at IS NULL AND NOT blocked "
+            "AND attempts - forgiven >= :often AND (lease_until IS NULL OR lease_until <= :now)"
+        ),
+        {"id": subscription_id, "alerts": list(alerts), "often": OVERTAKES_AFTER, "now": now},
+    )
+    stuck = list(rows.scalars())
+    if stuck:
+        await keep_latest(connection, subscription_id, now, alerts=stuck)
 
 
 async def wake(connection: Connection) -> None:
@@ -148,8 +181,9 @@ async def keep_latest(
 ) -> None:
     """Of what is owed, only the newest of each alert stays; those before it are superseded.
 
-    They stay in the pull feed. What is under way stays, and the newest waits for it. ``alerts`` says of
-    which alerts, None of all. The subscription must be locked; its endpoint is not refreshed.
+    They stay in the pull feed. What is under way stays, and the newest waits for it; one that is alone
+    is left as it is. ``alerts`` says of which alerts, None of all. The subscription must be locked; its
+    endpoint is not refreshed.
     """
     await connection.execute(
         text(
@@ -162,7 +196,8 @@ async def keep_latest(
             ), ranked AS (
                 SELECT id, row_number() OVER (PARTITION BY alert_id ORDER BY sequence DESC) = 1 AS stays,
                     coalesce(bool_or(under_way) OVER (PARTITION BY alert_id), false) AS waits,
-                    coalesce(under_way, false) AS under_way
+                    coalesce(under_way, false) AS under_way,
+                    count(*) OVER (PARTITION BY alert_id) = 1 AS alone
                 FROM waiting
             )
             UPDATE deliveries AS d SET
@@ -171,7 +206,7 @@ async def keep_latest(
                 due_at = CASE WHEN r.stays THEN CAST(:now AS timestamptz) END,
                 lease_until = NULL,
                 blocked = r.stays AND r.waits
-            FROM ranked AS r WHERE d.id = r.id AND NOT r.under_way
+            FROM ranked AS r WHERE d.id = r.id AND NOT r.under_way AND NOT r.alone
             """
         ),
         {
@@ -311,7 +346,7 @@ async def redeliver(
 async def expire(connection: Connection, before: datetime, now: datetime, limit: int) -> int:
     """Gives up on what suspended endpoints are owed since before an instant; how many that were.
 
-    It stays in the pull feed and can be sent again by hand.
+    It stays in the pull feed and can be sent again by hand. What is under way is let end first.
     """
     rows = await connection.execute(
         text(
@@ -330,7 +365,8 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
             """
             WITH old AS (
                 SELECT id FROM deliveries WHERE subscription_id = ANY(CAST(:ids AS text[]))
-                    AND state = 'owed' AND created_at < :before ORDER BY id LIMIT :limit
+                    AND state = 'owed' AND created_at < :before
+                    AND (lease_until IS NULL OR lease_until <= :now) ORDER BY id LIMIT :limit
             )
             UPDATE deliveries AS d SET state = 'expired', finished_at = coalesce(finished_at, :now),
                 due_at = NULL, lease_until = NULL, blocked = false

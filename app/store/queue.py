@@ -23,11 +23,7 @@ from alerts.retries import FRESH_ATTEMPTS, Decision, Outcome, Verdict
 from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.store import deliveries, endpoints
-from app.store.deliveries import webhook_id
-
-OVERTAKES_AFTER = 4
-"""Failures after which the newest of an alert may overtake, where a subscription asks for the latest:
-with the default schedule 13 minutes."""
+from app.store.deliveries import OVERTAKES_AFTER, webhook_id
 
 _PACE_SPANS = 10  # a paced endpoint is given what it may have in a tenth of a second
 
@@ -77,6 +73,11 @@ class Claimed:
         return self.endpoint.subscription_id
 
     @property
+    def key(self) -> tuple[int, int]:
+        """This claim among all that there ever were of this delivery and of others."""
+        return self.id, self.fence
+
+    @property
     def webhook_id(self) -> str:
         """The same on every try."""
         return webhook_id(self.subscription_id, self.sequence)
@@ -108,9 +109,11 @@ class Standing:
 
 @dataclass(slots=True)
 class Recorded:
-    """The deliveries whose attempts were recorded, how their endpoints stand, what owners must hear."""
+    """The claims, by delivery and fence, whose attempts were recorded; how their endpoints stand, what
+    owners must hear.
+    """
 
-    kept: set[int] = field(default_factory=set)
+    kept: set[tuple[int, int]] = field(default_factory=set)
     standings: dict[SubscriptionId, Standing] = field(default_factory=dict)
     notices: list[tuple[SubscriptionId, Notice]] = field(default_factory=list)
 
@@ -147,10 +150,18 @@ async def claim(
                 ) AS sealed
             FROM subscriptions AS s
             WHERE s.ready_at <= :now AND s.id <> ALL (CAST(:full AS text[]))
+                AND (:retry_slots > 0 OR EXISTS (
+                    SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = 0
+                        AND d.state = 'owed' AND NOT d.blocked AND d.due_at <= :now))
             ORDER BY s.ready_at, s.id LIMIT :most FOR NO KEY UPDATE OF s SKIP LOCKED
             """
         ),
-        {"now": now, "full": [i for i, room in rooms.items() if room <= 0], "most": slots},
+        {
+            "now": now,
+            "full": [i for i, room in rooms.items() if room <= 0],
+            "retry_slots": retry_slots,
+            "most": slots,
+        },
     )
     ready = found.all()
     if not ready:
@@ -336,14 +347,16 @@ async def extend(
 ) -> set[int]:
     """Keeps deliveries in this worker's hands for longer; gives those that still were.
 
-    Endpoints are locked first, as everywhere.
+    Endpoints are locked first, as everywhere. One that fails waits for its probe as long.
     """
-    await endpoints.lock(connection, {one.subscription_id for one in held})
+    subscriptions = {one.subscription_id for one in held}
+    await endpoints.lock(connection, subscriptions)
     rows = await connection.execute(
         text(
             "UPDATE deliveries AS d SET due_at = :lease_until, lease_until = :lease_until "
             "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[])) AS h (id, fence) "
-            "WHERE d.id = h.id AND d.fence = h.fence AND d.state = 'owed' RETURNING d.id"
+            "WHERE d.id = h.id AND d.fence = h.fence AND d.state = 'owed' "
+            "RETURNING d.id, d.subscription_id"
         ),
         {
             "ids": [one.id for one in held],
@@ -351,11 +364,24 @@ async def extend(
             "lease_until": lease_until,
         },
     )
-    return set(rows.scalars())
+    kept = rows.all()
+    await connection.execute(
+        text(
+            "UPDATE subscriptions SET not_before = GREATEST(not_before, :lease_until), "
+            "ready_at = GREATEST(ready_at, CASE WHEN ready_at IS NOT NULL THEN :lease_until END) "
+            "WHERE id = ANY(CAST(:ids AS text[])) AND at_once IS NOT NULL"
+        ),
+        {"ids": [row.subscription_id for row in kept], "lease_until": lease_until},
+    )
+    return {row.id for row in kept}
 
 
 async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
-    """Gives back deliveries that were not begun; they are due when they were."""
+    """Gives back deliveries that were not begun; they are due when they were.
+
+    An endpoint that fails and of which nothing else is claimed waits no longer for a probe that is not
+    made, but only for what its health says.
+    """
     subscriptions = {one.subscription_id for one in held}
     await endpoints.lock(connection, subscriptions)
     await connection.execute(
@@ -370,6 +396,17 @@ async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
             "fences": [one.fence for one in held],
             "due": [one.due_at for one in held],
         },
+    )
+    await connection.execute(
+        text(
+            "UPDATE subscriptions AS s SET not_before = GREATEST("
+            "CAST(s.health ->> 'open_until' AS timestamptz), "
+            "CAST(s.health ->> 'pause_until' AS timestamptz)) "
+            "WHERE s.id = ANY(CAST(:ids AS text[])) AND s.at_once IS NOT NULL AND NOT EXISTS ("
+            "SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.state = 'owed' "
+            "AND d.lease_until IS NOT NULL)"
+        ),
+        {"ids": sorted(subscriptions)},
     )
     await endpoints.refresh(connection, subscriptions)
 
@@ -396,7 +433,7 @@ async def record(
     )
     held = {row.id: row for row in rows}
     recorded = Recorded(kept=await _write_down(connection, attempts, now))
-    counted = sorted((a for a in attempts if a.claimed.id in recorded.kept), key=lambda a: a.at)
+    counted = sorted((a for a in attempts if a.claimed.key in recorded.kept), key=lambda a: a.at)
     await _let_next_go(connection, counted)
     await _overtake(connection, held, counted, now)
     changes: dict[str, _Change] = {}
@@ -429,9 +466,11 @@ class _Change:
     notices: list[Notice] = field(default_factory=list)
 
     def fold(self, attempted: Attempted, patience: Patience) -> None:
-        """Takes in one attempt, unless it was made at an address the subscription has left."""
+        """Takes in one attempt, unless it was made at an address the subscription has left, or ended
+        after the endpoint was suspended: that is told once, and a resumed endpoint begins anew.
+        """
         claimed, verdict = attempted.claimed, attempted.verdict
-        if claimed.endpoint.url != self.url:
+        if claimed.endpoint.url != self.url or self.status not in {"active", "pending"}:
             return
         if claimed.type == VERIFY:
             self.is_verified |= verdict.decision is Decision.delivered and self.status == "pending"
@@ -445,15 +484,15 @@ class _Change:
             self.health, Seen(claimed.id, attempted.at, verdict, status), patience
         )
         self.health = step.health
-        if step.suspends is not None and self.status in {"active", "pending"}:
+        if step.suspends is not None:
             self.status, self.reason = "suspended", machine.WORDS[step.suspends]
         self.notices += step.notices
 
 
 async def _write_down(
     connection: Connection, attempts: Sequence[Attempted], now: datetime
-) -> set[int]:
-    """Writes the attempts and where they leave their deliveries; gives the ids that were kept."""
+) -> set[tuple[int, int]]:
+    """Writes the attempts and where they leave their deliveries; gives the claims that were kept."""
     ordered = sorted(attempts, key=lambda a: a.claimed.id)
     charged = [a.verdict.decision is not Decision.throttled for a in ordered]
     rows = await connection.execute(
@@ -483,15 +522,16 @@ async def _write_down(
                 FROM said AS s
                 WHERE d.id = ANY (CAST(:ids AS bigint[]))
                     AND d.id = s.id AND d.fence = s.fence AND d.state = 'owed'
-                RETURNING d.id, d.attempts
+                RETURNING d.id, d.attempts, d.fence
+            ), written AS (
+                INSERT INTO attempts
+                    (delivery_id, number, at, verdict, reason, status, error, milliseconds, excerpt,
+                    sent_after, answered_after, answer_headers)
+                SELECT k.id, k.attempts, s.at, s.verdict, s.reason, s.status, s.error, s.milliseconds,
+                    s.excerpt, s.sent_after, s.answered_after, s.answer_headers
+                FROM kept AS k JOIN said AS s ON s.id = k.id AND s.fence = k.fence
             )
-            INSERT INTO attempts
-                (delivery_id, number, at, verdict, reason, status, error, milliseconds, excerpt,
-                sent_after, answered_after, answer_headers)
-            SELECT k.id, k.attempts, s.at, s.verdict, s.reason, s.status, s.error, s.milliseconds,
-                s.excerpt, s.sent_after, s.answered_after, s.answer_headers
-            FROM kept AS k JOIN said AS s ON s.id = k.id
-            RETURNING delivery_id
+            SELECT id, fence FROM kept
             """
         ),
         {
@@ -516,7 +556,7 @@ async def _write_down(
             "now": now,
         },
     )
-    return set(rows.scalars())
+    return {(row.id, row.fence) for row in rows}
 
 
 _STATES = {
@@ -593,6 +633,7 @@ async def _overtake(
             and a.verdict.decision is Decision.retry
             and a.claimed.attempt >= OVERTAKES_AFTER
             and a.claimed.alert_id is not None
+            and not a.claimed.again
         ):
             stuck.setdefault(a.claimed.subscription_id, []).append(a.claimed.alert_id)
     for subscription, alerts in stuck.items():
@@ -619,9 +660,10 @@ async def _change_endpoints(
             ), due AS (
                 SELECT m.*, n.due_at,
                     CASE WHEN s.at_once IS NULL THEN GREATEST(s.not_before, m.not_before)
-                        ELSE m.not_before END AS bound
+                        ELSE GREATEST(m.not_before, CAST(:now AS timestamptz)
+                            + CAST('1 second' AS interval) / s.per_second) END AS bound
                 FROM said AS m CROSS JOIN LATERAL (
-                    SELECT o.at_once, o.not_before, m.id, m.status FROM subscriptions AS o
+                    SELECT o.at_once, o.not_before, o.per_second, m.id, m.status FROM subscriptions AS o
                     WHERE o.id = m.id
                 ) AS s CROSS JOIN LATERAL (SELECT {endpoints.NEXT_DUE} AS due_at) AS n
             )
@@ -670,9 +712,8 @@ def _untold(change: _Change, now: datetime) -> str:
                     "reason": notice.reason,
                     "percent": notice.percent,
                     "at": now.isoformat(),
-                    "failures": change.health.failures,
-                    "since": change.health.failing_since
-                    and change.health.failing_since.isoformat(),
+                    "failures": notice.failures,
+                    "since": notice.since and notice.since.isoformat(),
                     "last_error": change.health.last_error,
                 }
                 for notice in change.notices

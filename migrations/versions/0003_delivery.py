@@ -38,7 +38,8 @@ ALTER TABLE deliveries
     ADD COLUMN blocked boolean NOT NULL DEFAULT false,
     ADD COLUMN throttled smallint NOT NULL DEFAULT 0,
     ADD COLUMN throttled_since timestamptz;
-UPDATE deliveries SET due_at = coalesce(due_at, now()) WHERE state = 'owed';
+UPDATE deliveries SET due_at = GREATEST(coalesce(due_at, now()), lease_until),
+    lane = (attempts - forgiven >= 2)::int WHERE state = 'owed';
 UPDATE deliveries AS d SET blocked = true WHERE d.state = 'owed' AND d.finished_at IS NULL
     AND EXISTS (SELECT FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
         AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.sequence < d.sequence
@@ -81,7 +82,8 @@ DROP INDEX deliveries_finished;
 DROP INDEX deliveries_due;
 UPDATE deliveries SET state = 'withdrawn' WHERE state IN ('superseded', 'expired');
 UPDATE deliveries AS d SET due_at = NULL FROM subscriptions AS s WHERE s.id = d.subscription_id
-    AND d.state = 'owed' AND s.status NOT IN ('active', 'pending');
+    AND d.state = 'owed' AND s.status <> 'active'
+    AND NOT (s.status = 'pending' AND d.type = 'webhook.verify');
 CREATE INDEX deliveries_due ON deliveries (due_at, id) WHERE state = 'owed';
 ALTER TABLE deliveries DROP COLUMN lane, DROP COLUMN blocked, DROP COLUMN throttled,
     DROP COLUMN throttled_since;

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from alerts import signing
+from alerts import retries, signing
+from alerts.retries import Outcome
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
 from app import seals, store, subscribe
 from app.database import Database
-from app.deliver import Sender
+from app.deliver import Sender, patience_of
 from app.outbound import Outbound
 from app.settings import Settings
 from app.store.deliveries import Debt
 from app.store.delivery_log import Attempt, Delivery
+from app.store.queue import Attempted, Claimed, Recorded
 from app.store.subscriptions import Status, Subscription
 from app.subscribe import Dice
 from tests.app.receiver import Answer, Heard, Manner, Receiver, consenting
 
 NEON, GALLIUM = 1, 2  # alerts
+LEASE = timedelta(seconds=30)
 
 
 @dataclass(slots=True)
@@ -52,8 +56,10 @@ class Post:
             dice=lambda: 0.5,
         )
 
-    async def subscribe(self, url: str, secret_to: Receiver | None = None) -> SubscriptionId:
-        """Subscribes an endpoint; its consent is asked by the next round."""
+    async def subscribe(
+        self, url: str, secret_to: Receiver | None = None, **wishes: object
+    ) -> SubscriptionId:
+        """Subscribes an endpoint; its consent is asked by the next round. ``wishes`` are fields."""
         self.number += 1
         key = bytes([self.number]) * 32
         made = Subscription(
@@ -66,6 +72,7 @@ class Post:
             status=Status.pending,
             created_at=self.now,
         )
+        made = replace(made, **wishes)  # type: ignore[arg-type]  # fields by their names
         async with self.database.begin() as connection:
             sealing = seals.from_settings(self.settings)
             dice = Dice(key, f"challenge {self.number}")
@@ -74,11 +81,19 @@ class Post:
             secret_to.secrets.append(signing.secret_of(key))
         return made.id
 
-    async def active(self, endpoint: Receiver) -> SubscriptionId:
+    async def active(self, endpoint: Receiver, **wishes: object) -> SubscriptionId:
         """Subscribes an endpoint that consents at once."""
-        made = await self.subscribe(endpoint.url, endpoint)
+        (made,) = await self.several(endpoint, 1, **wishes)
+        return made
+
+    async def several(
+        self, endpoint: Receiver, many: int, **wishes: object
+    ) -> list[SubscriptionId]:
+        """Subscribes an endpoint that consents at once, many times."""
+        made = [await self.subscribe(endpoint.url, endpoint, **wishes) for _ in range(many)]
         await self.round(self.sender())
-        assert (await self.held(made)).status is Status.active
+        for one in made:
+            assert (await self.held(one)).status is Status.active
         return made
 
     async def owe(self, to: SubscriptionId, *alerts: int, note: str = "moved") -> None:
@@ -99,6 +114,40 @@ class Post:
         """Turns the clock on, then sends what is due."""
         self.now += timedelta(seconds=seconds)
         await self.round(sender)
+
+    async def claim(self, **changes: object) -> list[Claimed]:
+        """Claims as a worker with nothing in hand does, which may then do with it what it likes."""
+        asked: dict[str, Any] = {
+            "slots": 64,
+            "retry_slots": 48,
+            "per_endpoint": 4,
+            "rooms": {},
+            "lease_until": self.now + LEASE,
+            **changes,
+        }
+        async with self.database.begin() as connection:
+            return await store.queue.claim(connection, self.now, **asked)
+
+    async def record(
+        self, claimed: Sequence[Claimed], outcome: Outcome | Mapping[int, Outcome]
+    ) -> Recorded:
+        """Records what an attempt met with, the same for all or by id of the delivery."""
+        attempts = []
+        for one in claimed:
+            met = outcome if isinstance(outcome, Outcome) else outcome[one.id]
+            verdict = retries.judge(
+                met,
+                attempt=one.attempt,
+                schedule=self.settings.retry_schedule,
+                now=self.now,
+                jitter=0.5,
+                throttled=one.throttled,
+                throttled_since=one.throttled_since,
+            )
+            attempts.append(Attempted(one, self.now, met, verdict, ""))
+        async with self.database.begin() as connection:
+            patience = patience_of(self.settings)
+            return await store.queue.record(connection, attempts, patience, self.now)
 
     async def held(self, of: SubscriptionId) -> Subscription:
         async with self.database.begin() as connection:
@@ -141,6 +190,24 @@ class Post:
 
 
 @asynccontextmanager
+async def ticking(post: Post) -> AsyncIterator[None]:
+    """The clock runs by itself, from where it stands."""
+    ahead = post.now - datetime.now(UTC)
+
+    async def tick() -> None:
+        while True:
+            post.now = datetime.now(UTC) + ahead
+            await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
 async def running(sender: Sender) -> AsyncIterator[None]:
     """The sender at work by itself."""
     task = asyncio.create_task(sender.run())
@@ -151,12 +218,16 @@ async def running(sender: Sender) -> AsyncIterator[None]:
         await task
 
 
-def failing(status: int = 500, when: Callable[[Heard], bool] = lambda _: True) -> Manner:
-    """Consents, then answers that status to what ``when`` says."""
+def failing(
+    status: int = 500,
+    when: Callable[[Heard], bool] = lambda _: True,
+    headers: Mapping[str, str] | None = None,
+) -> Manner:
+    """Consents, then answers that status, with those headers, to what ``when`` says."""
 
     async def manner(heard: Heard) -> Answer:
         if heard.type == "webhook.verify" or not when(heard):
             return await consenting(heard)
-        return status, b"no"
+        return status, b"no", headers or {}
 
     return manner

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +38,8 @@ class Heard:
         return int(self.body["sequence"])
 
 
-Answer = tuple[int, bytes]
+Answer = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
+"""A status, a body, and headers if there are any."""
 Manner = Callable[[Heard], Awaitable[Answer]]
 
 
@@ -109,11 +110,15 @@ class Receiver:
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
                 try:
-                    status, body = await self.manner(heard)
+                    answer = await self.manner(heard)
                 finally:
                     self.at_once -= 1
+                status, body = answer[0], answer[1]
+                more = answer[2] if len(answer) == 3 else {}
+                said = "".join(f"{name}: {value}\r\n" for name, value in more.items())
                 writer.write(
-                    f"HTTP/1.1 {status} Said\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+                    f"HTTP/1.1 {status} Said\r\n{said}content-length: {len(body)}\r\n\r\n".encode()
+                    + body
                 )
                 await writer.drain()
         self._busy.discard(task)
