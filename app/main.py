@@ -187,6 +187,7 @@ def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[sch
     return (
         scheduler.month_duty(database),
         scheduler.sweep_duty(database, policy, settings.sweep_every_seconds),
+        scheduler.tally_duty(database),
     )
 
 

@@ -114,7 +114,7 @@ def test_a_feed_is_late_by_its_own_pace(lateness: float, word: Freshness, reason
 
 
 async def test_endpoints_in_trouble_stand_first_with_what_they_are_owed(board: Board) -> None:
-    ember, dorado, baltica = board.endpoints
+    ember, dorado, baltica = board.delivery.endpoints
     assert (ember.status, ember.reason) == ("suspended", "gone: the endpoint answered 410")
     assert (dorado.status, dorado.owed) == ("active", 6)
     assert dorado.oldest_owed_at == NOW - timedelta(minutes=50, seconds=0.4)
@@ -122,13 +122,13 @@ async def test_endpoints_in_trouble_stand_first_with_what_they_are_owed(board: B
     assert dorado.failed == sum(hour.failed for hour in dorado.hours) == 18
     assert (baltica.owed, baltica.failed, baltica.last_error) == (0, 0, "")
     assert baltica.delivered > 0
-    assert board.troubled_endpoints == 2
+    assert board.delivery.troubled == 2
 
 
 async def test_the_hours_are_the_last_twenty_four_and_the_newest_is_under_way(
     board: Board,
 ) -> None:
-    for endpoint in board.endpoints:
+    for endpoint in board.delivery.endpoints:
         begins = [hour.begins_at for hour in endpoint.hours]
         assert len(begins) == 24
         assert begins[-1] == NOW.replace(minute=0)
@@ -156,7 +156,7 @@ async def test_an_empty_database_is_a_calm_board(database: Database) -> None:
     assert not board.alerts
     assert not board.changes
     assert not board.feeds
-    assert not board.endpoints
+    assert not board.delivery.endpoints
     assert board.feed_counts.newest_observed_at is None
 
 
