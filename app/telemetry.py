@@ -76,10 +76,16 @@ rules_refused = Gauge(
     registry=REGISTRY,
 )
 sweeps = Counter(
-    "forewarn_sweeps", "Evaluations caused by time, by outcome.", ("outcome",), registry=REGISTRY
+    "forewarn_sweeps",
+    "Duties done because time passed, by outcome: done, failed, away.",
+    ("outcome",),
+    registry=REGISTRY,
 )
 attempts = Counter(
-    "forewarn_attempts", "Delivery attempts, by verdict.", ("verdict",), registry=REGISTRY
+    "forewarn_attempts",
+    "Delivery attempts, by verdict: delivered, retry, throttled, give_up, aborted, gone.",
+    ("verdict",),
+    registry=REGISTRY,
 )
 attempt_seconds = Histogram(
     "forewarn_attempt_seconds", "Time of one delivery attempt.", buckets=_FAST, registry=REGISTRY

@@ -13,6 +13,7 @@ import yaml
 
 import alerts
 import app
+from app import telemetry
 from app.api.problems import PROBLEMS
 from app.settings import PREFIX, Settings
 
@@ -79,6 +80,17 @@ def test_every_problem_is_described_as_in_the_code() -> None:
     assert list(described) == list(expected)
     for slug, told in expected.items():
         assert described[slug] == [cell.strip("`") for cell in told], slug
+
+
+def test_every_metric_is_described_as_in_the_code() -> None:
+    told = [row for row in _cells(DOCS / "metrics.md") if row[0].startswith("forewarn_")]
+    families = [f for f in telemetry.REGISTRY.collect() if f.name.startswith("forewarn_")]
+    expected = [
+        [f"{f.name}_total" if f.type == "counter" else f.name, f.type, f.documentation]
+        for f in families
+    ]
+    described = [row for row in told if len(row) == 3 and row[1] in {f.type for f in families}]
+    assert described == expected
 
 
 def test_every_command_and_option_is_described() -> None:
