@@ -111,7 +111,7 @@ class PartnerShown(BaseModel):
 
 
 class HourShown(BaseModel):
-    """Attempts within one clock hour."""
+    """One clock hour: deliveries that were delivered in it, and tries that failed."""
 
     begins_at: datetime
     delivered: int
@@ -119,7 +119,10 @@ class HourShown(BaseModel):
 
 
 class PercentilesShown(BaseModel):
-    """Seconds within which half, 95 and 99 in a hundred of `count` came."""
+    """Seconds within which half, 95 and 99 in a hundred came, of the `count` that were looked at.
+
+    Of more than 30,000 a day that is a random sample of about so many.
+    """
 
     count: int
     p50: float
@@ -175,9 +178,9 @@ class EndpointShown(BaseModel):
     reason: str = Field(description="Why it is suspended; else empty.")
     owed: int
     oldest_owed_at: datetime | None
-    delivered: int = Field(description="Attempts within the hours shown that were answered well.")
-    failed: int = Field(description="Attempts within the hours shown that were not.")
-    given_up: int = Field(description="Deliveries tried within them whose tries are spent.")
+    delivered: int = Field(description="Deliveries delivered within the hours shown.")
+    failed: int = Field(description="Tries within the hours shown that failed.")
+    given_up: int = Field(description="Deliveries given up within them.")
     hours: list[HourShown] = Field(description="The last 24 clock hours, oldest first.")
     last_error: str
     last_error_at: datetime | None

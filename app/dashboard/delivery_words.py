@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from alerts.endpoints import Patience
 from alerts.routing import Filter
 from app import store
-from app.dashboard.words import Titles, ahead, clock, span
+from app.dashboard.words import Titles, ago, ahead, clock, span
 from app.store.delivery_log import Delivery, Listed
 from app.store.endpoint_health import EndpointHealth
 from app.store.subscriptions import Ordering, Subscription
@@ -19,7 +19,7 @@ STATE_NAMES = {"failed": "given up"}
 
 VERDICTS = {
     "delivered": "delivered",
-    "retry": "failed, to be tried again",
+    "retry": "failed",
     "throttled": "asked for patience",
     "give_up": "given up",
     "aborted": "not wanted",
@@ -33,7 +33,8 @@ def standing(endpoint: EndpointHealth, now: datetime) -> list[str]:
     found: list[str]
     match endpoint.standing:
         case "suspended":
-            since = f" since {clock(endpoint.suspended_at)}" if endpoint.suspended_at else ""
+            at = endpoint.suspended_at
+            since = f" since {clock(at)} ({ago(at, now)})" if at else ""
             found = [
                 f"suspended{since}" + (f" because {endpoint.reason}" if endpoint.reason else "")
             ]
@@ -42,7 +43,8 @@ def standing(endpoint: EndpointHealth, now: datetime) -> list[str]:
         case "failing":
             assert health.failing_since is not None
             tries = f"{health.failures} tr{'y' if health.failures == 1 else 'ies'} in a row"
-            found = [f"failing since {clock(health.failing_since)}, {tries}"]
+            since = f"{clock(health.failing_since)} ({ago(health.failing_since, now)})"
+            found = [f"failing since {since}, {tries}"]
         case _:
             found = ["active"]
     if health.open_until is not None and health.open_until > now:

@@ -165,6 +165,8 @@ async def _deliver(connection: Connection, now: datetime) -> None:
     await _try(connection, owed, now, "retry", "The endpoint failed. It answered 503.", 503)
     await _try(connection, by_name["ember"][:1], now, "gone", "It answered 410.", 410)
     await _fail(connection, "dorado", now)
+    ids = [SubscriptionId(f"sub_{name}") for name in SUBSCRIBERS]
+    await store.deliveries.unblock(connection, ids)
     await connection.execute(
         text(
             "UPDATE subscriptions SET status = 'suspended', suspended_at = :at, "

@@ -210,6 +210,18 @@ async def test_what_does_not_count_among_the_percentiles(
     assert told == (counts or (0, 0)), reason
 
 
+async def test_of_very_many_a_sample_is_looked_at(
+    tried: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.endpoint_health, "MOST_LOOKED_AT", 20)
+    survey = await _survey(tried)
+    assert survey.endpoints[0].delivered == 100, "counts are of all"
+    found = survey.last_day.first_byte
+    assert found is not None
+    assert 5 < found.count < 50
+    assert 0.2 < found.p50 < found.p99 <= 0.3
+
+
 async def test_what_is_sent_again_by_hand_is_owed_and_not_old(post: Post) -> None:
     async with receiver() as endpoint:
         made = await post.active(endpoint)
