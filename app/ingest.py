@@ -75,9 +75,13 @@ class Behind(Exception):
 
 @dataclass(slots=True)
 class _Part:
-    """The arrivals of one request that belong to one lane, and who waits for them."""
+    """The arrivals of one request that belong to one lane, and who waits for them.
+
+    ``accepted`` is when they were accepted, by the monotonic clock.
+    """
 
     received_at: datetime
+    accepted: float
     series: list[SeriesId]
     arrivals: list[Arrival]
     done: asyncio.Future[tuple[list[Status], list[str]]]
@@ -127,6 +131,7 @@ class Intake:
             DatabaseAway: the database cannot be reached; nothing is known to be stored, and
                 sending the same again is safe.
         """
+        accepted = perf_counter()
         if self._waiting + len(arrivals) > self._most_waiting:
             raise Behind
         self._waiting += len(arrivals)
@@ -134,7 +139,7 @@ class Intake:
             keys = {a.key for a in arrivals}
             subjects = {subject for k in keys for _, _, subject in self._policy.joint(k)}
             await self._learn_series(keys | subjects, now)
-            return await self._through_lanes(arrivals, now)
+            return await self._through_lanes(arrivals, now, accepted)
         finally:
             self._waiting -= len(arrivals)
 
@@ -153,7 +158,9 @@ class Intake:
                 found = await store.series.find_or_make(connection, new, now)
             self._ids.update(found)
 
-    async def _through_lanes(self, arrivals: Sequence[Arrival], now: datetime) -> Receipt:
+    async def _through_lanes(
+        self, arrivals: Sequence[Arrival], now: datetime, accepted: float
+    ) -> Receipt:
         loop = asyncio.get_running_loop()
         parts: dict[int, _Part] = {}
         places: dict[int, list[int]] = {}
@@ -162,7 +169,7 @@ class Intake:
             number = series % len(self._lanes)
             part = parts.get(number)
             if part is None:
-                part = parts[number] = _Part(now, [], [], loop.create_future())
+                part = parts[number] = _Part(now, accepted, [], [], loop.create_future())
                 places[number] = []
             part.series.append(series)
             part.arrivals.append(arrival)
@@ -209,9 +216,11 @@ class Intake:
             for part in together:
                 await self._commit([part])
             return
-        telemetry.ingest_seconds.observe(perf_counter() - started)
+        ended = perf_counter()
+        telemetry.ingest_seconds.observe(ended - started)
         telemetry.ingest_requests_per_transaction.observe(len(together))
         for part, result in zip(together, results, strict=True):
+            telemetry.commit_seconds.observe(ended - part.accepted)
             if not part.done.done():
                 part.done.set_result(result)
 

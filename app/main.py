@@ -190,6 +190,7 @@ def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[sch
         scheduler.recovery_duty(database, settings),
         scheduler.owners_duty(database),
         scheduler.retention_duty(database, settings),
+        scheduler.tally_duty(database),
     )
 
 

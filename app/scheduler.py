@@ -27,6 +27,7 @@ _HOUR_SECONDS = 3_600.0
 _MINUTE_SECONDS = 60.0
 _RECOVERY_SECONDS = 2.0
 _TOGETHER = 1_000
+_TALLY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,14 @@ class Duty:
     """Something done every so often, and once when its runner takes over.
 
     ``do`` is given the instant of the tick, opens its own transactions, and returns what it found,
-    for the log; nothing when there was nothing to do.
+    for the log; nothing when there was nothing to do. ``lapse`` is called when its runner is the
+    runner no more.
     """
 
     name: str
     every_seconds: float
     do: Callable[[datetime], Awaitable[dict[str, object]]]
+    lapse: Callable[[], None] | None = None
 
 
 def month_duty(database: Database) -> Duty:
@@ -109,6 +112,27 @@ def owners_duty(database: Database) -> Duty:
     return Duty("owners.told", _MINUTE_SECONDS, tell)
 
 
+def tally_duty(database: Database) -> Duty:
+    """Sets the gauges of deliveries. Only the runner's say something: those of others are 0, so that a
+    sum over all processes is right.
+    """
+
+    async def tally(now: datetime) -> dict[str, object]:
+        async with database.begin() as connection:
+            found = await store.endpoint_health.tally(connection)
+        telemetry.show_deliveries(
+            found.standings,
+            found.owed,
+            (now - found.oldest_owed_at).total_seconds() if found.oldest_owed_at else 0.0,
+        )
+        return {}
+
+    def lapse() -> None:
+        telemetry.show_deliveries(dict.fromkeys(store.endpoint_health.STANDINGS, 0), 0, 0.0)
+
+    return Duty("deliveries.tallied", _TALLY_SECONDS, tally, lapse)
+
+
 class Scheduler:
     """Runs the duties while, and only while, this process is the database's one runner."""
 
@@ -146,6 +170,9 @@ class Scheduler:
             await lost.wait()
         finally:
             scheduler.shutdown(wait=False)
+            for duty in self._duties:
+                if duty.lapse is not None:
+                    duty.lapse()
 
 
 async def _tick(duty: Duty) -> None:

@@ -22,6 +22,7 @@ from app.database import Connection
 from app.seals import Seals
 from app.store import deliveries, endpoints, subscriptions
 from app.store.deliveries import Debt
+from app.store.delivery_log import Delivery
 from app.store.subscriptions import Status, Subscription
 
 OVERLAP = timedelta(hours=24)
@@ -135,6 +136,28 @@ async def send_test(
             raise WrongState(
                 f"The subscription is {subscription.status}; resume it first, then test it."
             )
+
+
+async def redeliver(
+    connection: Connection, subscription: Subscription, delivery: Delivery, now: datetime
+) -> bool:
+    """Sends an event once more under the same id, or at once if it waits for a retry.
+
+    False when it was left as it is, because it waits for an earlier event of its alert or is under way.
+    The subscription must be locked.
+
+    Raises:
+        WrongState: the subscription or the delivery is not in a state to be sent.
+    """
+    if subscription.status is not Status.active:
+        raise WrongState(
+            f"The subscription is {subscription.status}; it must be active to be sent to."
+        )
+    if delivery.type == VERIFY:
+        raise WrongState("A challenge is not sent twice; the endpoint has consented.")
+    if delivery.state == "withdrawn":
+        raise WrongState("The delivery was withdrawn and cannot be sent again.")
+    return await deliveries.redeliver(connection, subscription.id, [delivery.id], now) > 0
 
 
 async def suspend(

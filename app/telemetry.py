@@ -46,6 +46,12 @@ ingest_seconds = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+commit_seconds = Histogram(
+    "forewarn_commit_seconds",
+    "Time from the acceptance of a signal to its commit, what follows from it included.",
+    buckets=_FAST,
+    registry=REGISTRY,
+)
 ingest_requests_per_transaction = Histogram(
     "forewarn_ingest_requests_per_transaction",
     "Requests that one ingest transaction commits together.",
@@ -70,10 +76,16 @@ rules_refused = Gauge(
     registry=REGISTRY,
 )
 sweeps = Counter(
-    "forewarn_sweeps", "Evaluations caused by time, by outcome.", ("outcome",), registry=REGISTRY
+    "forewarn_sweeps",
+    "Duties done because time passed, by outcome: done, failed, away.",
+    ("outcome",),
+    registry=REGISTRY,
 )
 attempts = Counter(
-    "forewarn_attempts", "Delivery attempts, by verdict.", ("verdict",), registry=REGISTRY
+    "forewarn_attempts",
+    "Delivery attempts, by verdict: delivered, retry, throttled, give_up, aborted, gone.",
+    ("verdict",),
+    registry=REGISTRY,
 )
 attempt_seconds = Histogram(
     "forewarn_attempt_seconds", "Time of one delivery attempt.", buckets=_FAST, registry=REGISTRY
@@ -99,7 +111,7 @@ endpoints = Gauge(
 owed_deliveries = Gauge(
     "forewarn_owed_deliveries", "Deliveries owed, suspended endpoints included.", registry=REGISTRY
 )
-oldest_owed_seconds = Gauge(
+oldest_owed = Gauge(
     "forewarn_oldest_owed_seconds",
     "How long the oldest delivery has been owed to an active endpoint.",
     registry=REGISTRY,
@@ -127,6 +139,14 @@ def scrape() -> bytes:
     """All metrics in the OpenMetrics text format."""
     text: bytes = generate_latest(REGISTRY)  # type: ignore[no-untyped-call]
     return text
+
+
+def show_deliveries(standings: Mapping[str, int], owed: int, oldest_owed_seconds: float) -> None:
+    """Sets the gauges of what is owed and of how endpoints stand, by standing."""
+    for standing, count in standings.items():
+        endpoints.labels(standing).set(count)
+    owed_deliveries.set(owed)
+    oldest_owed.set(max(0.0, oldest_owed_seconds))
 
 
 def configure(level: str, form: Literal["json", "console"]) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 import alerts
 import app
+from app import telemetry
 from app.api.problems import PROBLEMS
 from app.settings import PREFIX, Settings
 
@@ -104,6 +105,17 @@ def test_the_examples_of_formats_are_what_is_promised_and_every_format_has_one()
         )
         assert examples, format
         assert set(examples) <= promised, format
+
+
+def test_every_metric_is_described_as_in_the_code() -> None:
+    told = [row for row in _cells(DOCS / "metrics.md") if row[0].startswith("forewarn_")]
+    families = [f for f in telemetry.REGISTRY.collect() if f.name.startswith("forewarn_")]
+    expected = [
+        [f"{f.name}_total" if f.type == "counter" else f.name, f.type, f.documentation]
+        for f in families
+    ]
+    described = [row for row in told if len(row) == 3 and row[1] in {f.type for f in families}]
+    assert described == expected
 
 
 def test_every_command_and_option_is_described() -> None:

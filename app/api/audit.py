@@ -55,7 +55,7 @@ async def list_changes(
     limit: Limit = DEFAULT_LIMIT,
     after: After = None,
 ) -> dict[str, object]:
-    """Changes of rules, shelves and profiles, newest first; for operators."""
+    """Changes of rules, shelves and profiles, and what operators did to endpoints, newest first."""
     (before,) = place_of(after, int) or (None,)
     async with here.database.begin() as connection:
         found = await store.audit.listing(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from alerts.explanation import instant
 from alerts.payloads import VERIFY
 from alerts.retries import Decision
-from app import store
+from app import store, subscribe
 from app.access import Caller, needs
 from app.api.pages import DEFAULT_LIMIT, After, Limit, cursor, page, place_of
 from app.api.problems import Problem
@@ -19,7 +19,8 @@ from app.api.subscriptions import event_data, owned
 from app.database import Connection
 from app.house import House, house
 from app.store.delivery_log import Attempt, Delivery
-from app.store.subscriptions import Status, Subscription
+from app.store.subscriptions import Subscription
+from app.subscribe import WrongState
 
 router = APIRouter(tags=["deliveries"])
 
@@ -61,7 +62,16 @@ class AttemptShown(BaseModel):
     reason: str
     status: int | None
     error: str | None = Field(description="A code; docs/webhooks.md explains each.")
-    milliseconds: float
+    milliseconds: float = Field(description="The whole try, to the last byte of the answer.")
+    sent_after: float | None = Field(
+        description="Milliseconds until the first byte of the request was sent; null if it never was."
+    )
+    answered_after: float | None = Field(
+        description="Milliseconds until the head of the answer was read; null if there was none."
+    )
+    answer_headers: dict[str, str] = Field(
+        description="The headers of the answer that matter here."
+    )
     excerpt: str = Field(description="The beginning of the answer; not of one to a challenge.")
 
 
@@ -134,15 +144,10 @@ async def redeliver(id: str, caller: Writer, here: Here) -> dict[str, object]:
     """
     async with here.database.begin() as connection:
         held, found = await _find(connection, caller, id, lock=True)
-        if held.status is not Status.active:
-            raise Problem(
-                "conflict", f"The subscription is {held.status}; it must be active to be sent to."
-            )
-        if found.type == VERIFY:
-            raise Problem("conflict", "A challenge is not sent twice; the endpoint has consented.")
-        if found.state == "withdrawn":
-            raise Problem("conflict", "The delivery was withdrawn and cannot be sent again.")
-        await store.deliveries.redeliver(connection, held.id, [found.id], datetime.now(UTC))
+        try:
+            await subscribe.redeliver(connection, held, found, datetime.now(UTC))
+        except WrongState as error:
+            raise Problem("conflict", str(error)) from None
         _, found = await _find(connection, caller, id)
     return _shown(found)
 
@@ -193,5 +198,8 @@ def _tried(delivery: Delivery, attempt: Attempt) -> dict[str, object]:
         "status": attempt.status,
         "error": attempt.error or None,
         "milliseconds": attempt.milliseconds,
+        "sent_after": attempt.sent_after,
+        "answered_after": attempt.answered_after,
+        "answer_headers": attempt.answer_headers,
         "excerpt": "" if asked else attempt.excerpt,
     }

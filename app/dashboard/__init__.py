@@ -2,7 +2,8 @@
 
 ``pages`` has the routes and what each page is made of, ``session`` signing in and out, ``frame``
 templates, headers, files and pages about failures, ``plots`` what is drawn of a series, ``words``
-times, amounts and changes as people say them.
+times, amounts and changes as people say them. ``delivery_pages`` shows endpoints, deliveries and every
+try, and ``delivery_words`` says how they stand; ``rules_pages`` and ``backtest_pages`` are the others.
 """
 
 from app.dashboard.pages import router

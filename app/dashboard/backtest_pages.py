@@ -25,6 +25,8 @@ Here = Annotated[House, Depends(house)]
 Who = Annotated[Visitor, Depends(visitor)]
 Short = Annotated[str, Form(max_length=200)]
 
+SCOPE = "rules:write"
+
 
 @router.get("/backtest")
 async def show_form(
@@ -56,8 +58,8 @@ async def run(
     if not session.from_ourselves(request):
         said = "Use the form on this service's own page, please."
         return frame.trouble(request, 403, "Not from here", said)
-    if who.key_id and not who.may_change:
-        said = f"Your key has not the scope {session.WRITE_SCOPE}."
+    if who.key_id and not who.may(SCOPE):
+        said = f"Your key has not the scope {SCOPE}."
         return frame.trouble(request, 403, "This key may not do that", said)
     typed = {
         "what": what, "from": since, "to": until, "known": known, "as_of": as_of, "labels": labels,

@@ -21,7 +21,6 @@ from starlette.staticfiles import StaticFiles
 
 from app.dashboard import words
 from app.database import DatabaseAway
-from app.store.board import is_troubled
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -42,14 +41,15 @@ _files = StaticFiles(directory=STATIC)
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is looking; the name is empty where nobody is asked to sign in.
-
-    ``may_change`` is whether their key may change rules and shelves.
-    """
+    """Who is looking, and what their key opens; the name is empty where nobody is asked to sign in."""
 
     name: str = ""
     key_id: str = ""
-    may_change: bool = False
+    scopes: frozenset[str] = frozenset()
+
+    def may(self, scope: str) -> bool:
+        """Whether their key opens doors of that scope."""
+        return scope in self.scopes or "admin" in self.scopes
 
 
 class SignInNeeded(Exception):
@@ -158,20 +158,22 @@ def _templates() -> jinja2.Environment:
     )
     made.filters.update(
         ago=words.ago,
+        ahead=words.ahead,
         amount=words.amount,
         capital=words.capital,
         change=words.change,
         clock=words.clock,
         day=words.day,
         in_an_address=words.in_an_address,
+        harmless=words.harmless,
         instant=words.instant,
+        lapse=words.lapse,
         level=words.level,
         pace=words.pace,
         prose=_prose,
         span=words.span,
         what_changed=words.what_changed,
     )
-    made.tests["troubled"] = is_troubled
     made.globals.update(
         asset=_asset, delivered=words.DELIVERED, severity_of=words.severity_of, trend=words.trend
     )

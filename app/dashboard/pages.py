@@ -20,7 +20,15 @@ from alerts.mechanisms import Profile
 from alerts.rules import Rule
 from alerts.signals import Report, SeriesId, SeriesKey
 from app import inquire, store
-from app.dashboard import backtest_pages, frame, plots, rules_pages, session
+from app.dashboard import (
+    backtest_pages,
+    delivery_pages,
+    delivery_words,
+    frame,
+    plots,
+    rules_pages,
+    session,
+)
 from app.dashboard.frame import Missing, Visitor
 from app.dashboard.plots import Plot
 from app.dashboard.session import visitor
@@ -33,12 +41,14 @@ router = APIRouter(include_in_schema=False, route_class=frame.Page)
 router.include_router(session.router)
 router.include_router(rules_pages.router)
 router.include_router(backtest_pages.router)
+router.include_router(delivery_pages.router)
 
 Here = Annotated[House, Depends(house)]
 Who = Annotated[Visitor, Depends(visitor)]
 
 AFTER_THE_ALERT = timedelta(days=60)
 LISTED = 200
+ENDPOINTS_ON_THE_BOARD = 8
 GREATEST_ID = 2**63 - 1
 
 
@@ -57,6 +67,8 @@ async def show_now(request: Request, here: Here, who: Who) -> HTMLResponse:
         heading=f"{worst.severity.name}: {worst.title}" if worst else "All calm",
         now=now,
         board=board,
+        endpoints=board.delivery.endpoints[:ENDPOINTS_ON_THE_BOARD],
+        stands=delivery_words.standing,
         titles=Titles(here.catalogue),
         origin=str(request.base_url).rstrip("/"),
     )

@@ -33,6 +33,7 @@ Here = Annotated[House, Depends(house)]
 Who = Annotated[Visitor, Depends(visitor)]
 Reason = Annotated[str, Form(max_length=1_000)]
 
+SCOPE = "rules:write"
 FINDINGS_SHOWN = 200
 SHELVES_SHOWN = 20
 USUAL_SHELF = timedelta(hours=12)
@@ -112,7 +113,7 @@ async def shelve(
     reason: Reason = "",
 ) -> Response:
     """Quietens a rule everywhere until an instant, and leads back to its page."""
-    if (refusal := _refusal(request, who)) is not None:
+    if (refusal := session.refusal(request, who, SCOPE, "POST /v1/shelves")) is not None:
         return refusal
     typed = {"until": until, "reason": reason}
     at = _instant(until)
@@ -151,7 +152,7 @@ async def end_shelf(
     back: Annotated[str, Form(max_length=500)] = "/rules",
 ) -> Response:
     """Ends a shelf before its time, and leads back to where it was asked."""
-    if (refusal := _refusal(request, who)) is not None:
+    if (refusal := session.refusal(request, who, SCOPE, "POST /v1/shelves")) is not None:
         return refusal
     faults = _faults(reason)
     if faults:
@@ -173,20 +174,6 @@ async def end_shelf(
         return frame.trouble(request, 409, "It is over", str(error))
     await here.rulebook.renew()
     return RedirectResponse(session.safe(back), status_code=303)
-
-
-def _refusal(request: Request, who: Visitor) -> HTMLResponse | None:
-    """Why nothing is changed for this visitor, if so."""
-    if not session.from_ourselves(request):
-        said = "Use the form on this service's own page, please."
-        return frame.trouble(request, 403, "Not from here", said)
-    if not who.key_id:
-        said = "Nobody is signed in here, and every change is written down with who made it."
-        return frame.trouble(request, 403, "Who is it?", f"{said} Use POST /v1/shelves with a key.")
-    if not who.may_change:
-        said = f"Your key has not the scope {session.WRITE_SCOPE}."
-        return frame.trouble(request, 403, "This key may not do that", said)
-    return None
 
 
 def _faults(reason: str) -> list[Fault]:

@@ -18,7 +18,6 @@ from app.seals import SealBroken
 COOKIE = "forewarn_session"
 LASTS = timedelta(hours=12)
 SCOPE = "dashboard:read"
-WRITE_SCOPE = "rules:write"
 
 router = APIRouter(route_class=frame.Page)
 
@@ -43,7 +42,7 @@ async def visitor(request: Request, here: Here) -> Visitor:
         key = await store.partners.key(connection, key_id)
     if key is None or not key.is_live(now) or not key.scopes & {SCOPE, "admin"}:
         raise SignInNeeded
-    return Visitor(key.partner.name, key.id, bool(key.scopes & {WRITE_SCOPE, "admin"}))
+    return Visitor(key.partner.name, key.id, key.scopes)
 
 
 @router.get("/sign-in", name="show_sign_in")
@@ -94,6 +93,23 @@ async def sign_out(request: Request) -> Response:
     response = RedirectResponse("/sign-in", status_code=303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response
+
+
+def refusal(request: Request, who: Visitor, scope: str, instead: str) -> HTMLResponse | None:
+    """Why nothing is changed for this visitor, if so.
+
+    ``instead`` is what somebody who has a key and no sign-in may ask the API for.
+    """
+    if not from_ourselves(request):
+        said = "Use the form on this service's own page, please."
+        return frame.trouble(request, 403, "Not from here", said)
+    if not who.key_id:
+        said = "Nobody is signed in here, and every change is written down with who made it."
+        return frame.trouble(request, 403, "Who is it?", f"{said} Use {instead} with a key.")
+    if not who.may(scope):
+        said = f"Your key has not the scope {scope}."
+        return frame.trouble(request, 403, "This key may not do that", said)
+    return None
 
 
 def _form(request: Request, target: str, fault: str = "", status: int = 200) -> HTMLResponse:

@@ -54,6 +54,37 @@ def span(length: timedelta) -> str:
     return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"
 
 
+def lapse(seconds: float | None) -> str:
+    """A measured time as it helps to compare: ``41 ms``, ``1.2 s``, ``34 s``, ``3 min``."""
+    if seconds is None:
+        return "\N{EN DASH}"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else span(timedelta(seconds=seconds))
+
+
+def ahead(at: datetime, now: datetime) -> str:
+    """How long until then; ``now`` for the past."""
+    return f"in {span(at - now)}" if at > now else "now"
+
+
+def harmless(text: str) -> str:
+    """Text from elsewhere with nothing in it that moves the text around it.
+
+    Control characters become their pictures, and marks that turn the direction of writing
+    (Unicode Technical Report 36, 2.10) a replacement character. HTML is the templates' to escape.
+    """
+    return text.translate(_HARMLESS)
+
+
+_HARMLESS = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: 0x2421,
+    **dict.fromkeys((*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD),
+    **dict.fromkeys((0x061C, 0x200E, 0x200F, 0x2028, 0x2029), 0xFFFD),
+}
+
+
 def pace(days: float) -> str:
     """How often a feed usually speaks."""
     known = {1.0: "daily", 7.0: "weekly", 14.0: "fortnightly"}

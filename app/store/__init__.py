@@ -1,24 +1,27 @@
 """All SQL, by noun.
 
-    alerts         alerts, their transitions and the signals that fed them
-    audit          who changed what, as a chain that shows tampering
-    board          what the operators' board shows, in few queries
-    deliveries     what is owed to whom, in which order
-    endpoints      when something may be sent to whom, and what owners must be told
-    findings       the state of each rule on each series
-    finding_log    findings as they are shown
-    partitions     the months of ``signals``
-    partners       partners and their keys
-    profiles       versions of mechanisms
-    queue          deliveries claimed under a lease, recorded under a fence
-    recorded       all that was ever reported, for backtests
-    recoveries     ranges of deliveries that are owed again, bit by bit
-    rules          versions of single rules, laid over the profiles
-    series         series and their state
-    shelves        what operators have quietened, until when and why
-    signals        what was reported
-    subscriptions  who wants to hear what, and where
-    transition_log transitions as routing saw them, newest first
+    alerts           alerts, their transitions and the signals that fed them
+    audit            who changed what, as a chain that shows tampering
+    board            what the operators' board shows, in few queries
+    deliveries       what is owed to whom, in which order
+    delivery_log     deliveries and their attempts as they are shown
+    dossiers         everything one alert's page shows
+    endpoint_health  how endpoints do, and how soon they hear
+    endpoints        when something may be sent to whom, and what owners must be told
+    findings         the state of each rule on each series
+    finding_log      findings as they are shown
+    partitions       the months of ``signals``
+    partners         partners and their keys
+    profiles         versions of mechanisms
+    queue            deliveries claimed under a lease, recorded under a fence
+    recorded         all that was ever reported, for backtests
+    recoveries       ranges of deliveries that are owed again, bit by bit
+    rules            versions of single rules, laid over the profiles
+    series           series and their state
+    shelves          what operators have quietened, until when and why
+    signals          what was reported
+    subscriptions    who wants to hear what, and where
+    transition_log   transitions as routing saw them, newest first
 
 Functions take an open ``Connection`` first and never commit. Rows become values of ``alerts`` here
 and nowhere else. A function exists because it contains SQL.
@@ -31,6 +34,7 @@ from app.store import (
     deliveries,
     delivery_log,
     dossiers,
+    endpoint_health,
     endpoints,
     finding_log,
     findings,
@@ -55,6 +59,7 @@ __all__ = [
     "deliveries",
     "delivery_log",
     "dossiers",
+    "endpoint_health",
     "endpoints",
     "finding_log",
     "findings",

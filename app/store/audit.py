@@ -20,7 +20,16 @@ _BEFORE_THE_FIRST = b""
 
 
 Action = Literal[
-    "rule.made", "rule.changed", "rule.retired", "shelf.made", "shelf.ended", "profile.kept"
+    "rule.made",
+    "rule.changed",
+    "rule.retired",
+    "shelf.made",
+    "shelf.ended",
+    "profile.kept",
+    "subscription.suspended",
+    "subscription.resumed",
+    "subscription.tested",
+    "delivery.redelivered",
 ]
 """What may be done; new words may be added, none is ever taken away."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -19,13 +19,14 @@ from alerts.lifecycle import Advice
 from alerts.mechanisms import Level
 from alerts.signals import SeriesId, SeriesKey, Severity
 from app.database import Connection
+from app.store import endpoint_health
+from app.store.endpoint_health import Survey
 
 ALERTS_SHOWN = 100
 CHANGES_READ = 400
 CHANGES_SHOWN = 14
 TREND_SHOWN = 12
 FEEDS_SHOWN = 25
-HOURS_SHOWN = 24
 
 STALE_AFTER = 2.0
 """A feed is stale when nothing came for this many times its usual gap."""
@@ -124,37 +125,6 @@ class PartnerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
-    """Attempts of one clock hour: those that were answered well and those that were not."""
-
-    begins_at: datetime
-    delivered: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointHealth:
-    """How deliveries to one subscription go. ``hours`` are the last 24, oldest first.
-
-    ``given_up`` counts deliveries attempted within them whose tries are spent.
-    """
-
-    subscription: str
-    partner: str
-    url: str
-    status: str
-    reason: str
-    owed: int
-    oldest_owed_at: datetime | None
-    delivered: int
-    failed: int
-    given_up: int
-    hours: tuple[Hour, ...]
-    last_error: str
-    last_error_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class SectorRow:
     """One sector: the worst of its open alerts, where it is going, and its feeds.
 
@@ -183,27 +153,16 @@ class Board:
     feed_counts: FeedCounts
     feeds: tuple[Feed, ...]
     partners: tuple[PartnerSeen, ...]
-    endpoints: tuple[EndpointHealth, ...]
+    delivery: Survey
 
     @property
     def worst(self) -> AlertRow | None:
         """The open alert to look at first; a drill only when nothing real is open."""
         return self.alerts[0] if self.alerts else None
 
-    @property
-    def troubled_endpoints(self) -> int:
-        """Endpoints that are suspended, or whose newest try failed while something is owed."""
-        return sum(is_troubled(e) for e in self.endpoints)
-
-
-def is_troubled(endpoint: EndpointHealth) -> bool:
-    """Whether an operator should look at an endpoint."""
-    waits = endpoint.owed > 0 and endpoint.last_error_at is not None
-    return endpoint.status == "suspended" or endpoint.given_up > 0 or waits
-
 
 async def read(connection: Connection, catalogue: Catalogue, now: datetime) -> Board:
-    """The whole board. Nine queries, each by an index or over one narrow row a series."""
+    """The whole board. Ten queries, each by an index or over one narrow row a series."""
     alerts = await open_alerts(connection)
     changes = await newest_changes(connection, CHANGES_READ)
     counts = await _feed_counts(connection, catalogue, now)
@@ -217,7 +176,7 @@ async def read(connection: Connection, catalogue: Catalogue, now: datetime) -> B
         feed_counts=_sum(counts.values()),
         feeds=tuple(await _feeds(connection, catalogue, now)),
         partners=tuple(await _partners(connection)),
-        endpoints=tuple(await endpoint_health(connection, now)),
+        delivery=await endpoint_health.survey(connection, now),
     )
 
 
@@ -428,66 +387,3 @@ async def _partners(connection: Connection) -> list[PartnerSeen]:
         )
     )
     return [PartnerSeen(*r) for r in rows]
-
-
-async def endpoint_health(connection: Connection, now: datetime) -> list[EndpointHealth]:
-    """Every subscription that is not removed: suspended first, then by what is owed. Three queries."""
-    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS_SHOWN - 1)
-    tried = await connection.execute(
-        text(
-            "SELECT d.subscription_id, date_trunc('hour', a.at, 'UTC'), "
-            "count(*) FILTER (WHERE a.verdict = 'delivered'), "
-            "count(*) FILTER (WHERE a.verdict <> 'delivered'), "
-            "count(DISTINCT d.id) FILTER (WHERE d.state = 'failed') "
-            "FROM attempts AS a JOIN deliveries AS d ON d.id = a.delivery_id "
-            "WHERE a.at >= :since GROUP BY 1, 2"
-        ),
-        {"since": since},
-    )
-    hours: dict[tuple[str, datetime], tuple[int, int, int]] = {
-        (r[0], r[1]): (r[2], r[3], r[4]) for r in tried
-    }
-    wrong = await connection.execute(
-        text(
-            "SELECT DISTINCT ON (d.subscription_id) d.subscription_id, a.at, a.reason "
-            "FROM attempts AS a JOIN deliveries AS d ON d.id = a.delivery_id "
-            "WHERE a.at >= :since AND a.verdict <> 'delivered' "
-            "ORDER BY d.subscription_id, a.at DESC"
-        ),
-        {"since": since},
-    )
-    errors = {r[0]: (r[1], r[2]) for r in wrong}
-    rows = await connection.execute(
-        text(
-            "SELECT s.id, p.name, s.url, s.status, s.reason, coalesce(o.owed, 0) AS owed, o.oldest "
-            "FROM subscriptions AS s JOIN partners AS p ON p.id = s.partner_id "
-            "LEFT JOIN (SELECT subscription_id, count(*) AS owed, min(created_at) AS oldest "
-            "FROM deliveries WHERE state = 'owed' GROUP BY subscription_id) AS o "
-            "ON o.subscription_id = s.id WHERE s.status <> 'removed' "
-            "ORDER BY s.status = 'suspended' DESC, o.owed DESC NULLS LAST, p.name, s.id"
-        )
-    )
-    health = []
-    for r in rows:
-        begins = [since + timedelta(hours=n) for n in range(HOURS_SHOWN)]
-        blocks = tuple(Hour(at, *hours.get((r.id, at), (0, 0, 0))[:2]) for at in begins)
-        given_up = sum(hours.get((r.id, at), (0, 0, 0))[2] for at in begins)
-        error_at, error = errors.get(r.id, (None, ""))
-        health.append(
-            EndpointHealth(
-                subscription=r.id,
-                partner=r.name,
-                url=r.url,
-                status=r.status,
-                reason=r.reason,
-                owed=r.owed,
-                oldest_owed_at=r.oldest,
-                delivered=sum(h.delivered for h in blocks),
-                failed=sum(h.failed for h in blocks),
-                given_up=given_up,
-                hours=blocks,
-                last_error=error,
-                last_error_at=error_at,
-            )
-        )
-    return health

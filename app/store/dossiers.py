@@ -12,9 +12,11 @@ from sqlalchemy import text
 from alerts.findings import Finding
 from alerts.lifecycle import Alert
 from alerts.mechanisms import Level
+from alerts.routing import SubscriptionId
 from alerts.signals import SeriesId, SeriesKey, Severity
 from app.database import Connection
 from app.store import alerts, findings, series
+from app.store.deliveries import webhook_id
 
 DELIVERIES_SHOWN = 100
 ALERTS_OF_SERIES_SHOWN = 20
@@ -41,6 +43,7 @@ class Told:
     """One transition owed to one endpoint, and how its delivery went."""
 
     subscription: str
+    webhook_id: str
     partner: str
     url: str
     number: int
@@ -183,7 +186,7 @@ async def _feeding(
 async def _told(connection: Connection, alert_id: int) -> tuple[Told, ...]:
     rows = await connection.execute(
         text(
-            "SELECT d.subscription_id, p.name, s.url, t.number, d.type, d.state, d.attempts, "
+            "SELECT d.subscription_id, d.sequence, p.name, s.url, t.number, d.type, d.state, d.attempts, "
             "d.created_at, d.finished_at, last.verdict, last.reason "
             "FROM deliveries AS d JOIN transitions AS t ON t.id = d.transition_id "
             "JOIN subscriptions AS s ON s.id = d.subscription_id "
@@ -197,6 +200,7 @@ async def _told(connection: Connection, alert_id: int) -> tuple[Told, ...]:
     return tuple(
         Told(
             subscription=r.subscription_id,
+            webhook_id=webhook_id(SubscriptionId(r.subscription_id), r.sequence),
             partner=r.name,
             url=r.url,
             number=r.number,

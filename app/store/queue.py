@@ -212,7 +212,7 @@ async def claim(
         for row in rows
     ]
     await _make_them_wait(connection, ready, claimed, now, lease_until)
-    return await _with_earlier(connection, claimed)
+    return await with_earlier(connection, claimed)
 
 
 _DUE = """
@@ -313,7 +313,7 @@ async def next_ready(connection: Connection, *, after: datetime) -> datetime | N
     return at
 
 
-async def _with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> list[Claimed]:
+async def with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> list[Claimed]:
     """The same, and those whose format refers to earlier transitions of the alert with these."""
     asking = [
         one.transition_id

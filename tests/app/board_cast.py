@@ -2,7 +2,7 @@
 
 Gallium and germanium are under alert since July 2023, the straits since the winter of 2023, chip
 lead times have come back to normal (their way down is invented), and three neighbours subscribe:
-*baltica* hears everything, *dorado*'s endpoint fails, *ember*'s has gone.
+*baltica* hears everything, *dorado*'s endpoint fails and its breaker is open, *ember*'s has gone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from sqlalchemy import text
 
+from alerts.endpoints import Health, document_of
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId, SeriesKey, Severity
 from app import documents, store
@@ -163,12 +164,36 @@ async def _deliver(connection: Connection, now: datetime) -> None:
     )
     await _try(connection, owed, now, "retry", "The endpoint failed. It answered 503.", 503)
     await _try(connection, by_name["ember"][:1], now, "gone", "It answered 410.", 410)
+    await _fail(connection, "dorado", now)
+    ids = [SubscriptionId(f"sub_{name}") for name in SUBSCRIBERS]
+    await store.deliveries.unblock(connection, ids)
     await connection.execute(
         text(
             "UPDATE subscriptions SET status = 'suspended', suspended_at = :at, "
             "reason = 'gone: the endpoint answered 410' WHERE id = 'sub_ember'"
         ),
         {"at": now - timedelta(hours=20)},
+    )
+
+
+async def _fail(connection: Connection, name: str, now: datetime) -> None:
+    """Leaves an endpoint as the machine would after 18 failures: its breaker is open for minutes."""
+    until = now + timedelta(minutes=6)
+    health = Health(
+        failures=18,
+        failing_since=now - timedelta(minutes=50),
+        first_failed=1,
+        last_error="The endpoint failed. It answered 503.",
+        open_until=until,
+        open_for=600.0,
+        noticed=1,
+    )
+    await connection.execute(
+        text(
+            "UPDATE subscriptions SET health = CAST(:health AS jsonb), not_before = :until, "
+            "ready_at = :until, at_once = 1 WHERE id = :id"
+        ),
+        {"health": json.dumps(document_of(health)), "until": until, "id": f"sub_{name}"},
     )
 
 
@@ -188,13 +213,16 @@ async def _try(
             await connection.execute(
                 text(
                     "INSERT INTO attempts (delivery_id, number, at, verdict, reason, status, error, "
-                    "milliseconds) VALUES (:delivery, :number, :at, :verdict, :reason, :status, "
-                    ":error, 41.5)"
+                    "milliseconds, sent_after, answered_after, excerpt, answer_headers) VALUES "
+                    "(:delivery, :number, :at, :verdict, :reason, :status, :error, 41.5, 3.5, 38, "
+                    ":excerpt, :headers)"
                 ),
                 {
                     "delivery": delivery,
                     "number": number,
                     "at": now - back / number,
+                    "excerpt": "" if done else '{"error": "upstream is away"}',
+                    "headers": "" if done else '{"content-type": "application/json"}',
                     "verdict": verdict,
                     "reason": reason,
                     "status": status,

@@ -20,7 +20,10 @@ from app.ingest import Arrival, Intake
 from app.main import create_app
 from app.settings import Settings
 from app.store.board import Board, Freshness, Trend, freshness
+from app.store.endpoint_health import Speed, Survey
 from tests.app import board_cast
+from tests.app.post_office import NEON, Post
+from tests.app.receiver import receiver
 from tests.conftest import TEMPLATE
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
@@ -114,7 +117,7 @@ def test_a_feed_is_late_by_its_own_pace(lateness: float, word: Freshness, reason
 
 
 async def test_endpoints_in_trouble_stand_first_with_what_they_are_owed(board: Board) -> None:
-    ember, dorado, baltica = board.endpoints
+    ember, dorado, baltica = board.delivery.endpoints
     assert (ember.status, ember.reason) == ("suspended", "gone: the endpoint answered 410")
     assert (dorado.status, dorado.owed) == ("active", 6)
     assert dorado.oldest_owed_at == NOW - timedelta(minutes=50, seconds=0.4)
@@ -122,13 +125,126 @@ async def test_endpoints_in_trouble_stand_first_with_what_they_are_owed(board: B
     assert dorado.failed == sum(hour.failed for hour in dorado.hours) == 18
     assert (baltica.owed, baltica.failed, baltica.last_error) == (0, 0, "")
     assert baltica.delivered > 0
-    assert board.troubled_endpoints == 2
+    assert board.delivery.troubled == 2
+
+
+async def test_an_endpoint_says_why_since_when_and_when_it_is_tried_next(board: Board) -> None:
+    ember, dorado, baltica = board.delivery.endpoints
+    assert [e.standing for e in (ember, dorado, baltica)] == ["suspended", "failing", "active"]
+    assert ember.suspended_at == NOW - timedelta(hours=20)
+    assert dorado.health.failing_since == NOW - timedelta(minutes=50)
+    assert dorado.ready_at == dorado.health.open_until == NOW + timedelta(minutes=6)
+    assert board.delivery.standings == {"suspended": 1, "failing": 1, "pending": 0, "active": 1}
+    assert board.delivery.oldest_owed_at == dorado.oldest_owed_at, "ember's is not waited for"
+
+
+@pytest.fixture
+async def tried(post: Post) -> Post:
+    """One endpoint and a hundred events of alerts, the n-th first tried n ms after it became owed."""
+    policy = await board_cast.policy_of(post.database, NOW)
+    async with post.database.begin() as connection:
+        aurora = (await store.partners.keep(connection, "aurora", "EU", NOW)).id
+        await board_cast.subscribe(connection, "baltica", "https://b.example/", NOW)
+    intake = Intake(post.database, policy)
+    await intake.accept([Arrival(aurora, CHIPS, NOW - timedelta(days=1), 26.0)], NOW)
+    await intake.stop()
+    async with post.database.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO deliveries (subscription_id, sequence, type, transition_id, alert_id, "
+                "created_at, state, finished_at) SELECT 'sub_baltica', 1000 + n, t.type, t.id, "
+                "t.alert_id, CAST(:now AS timestamptz) - interval '90 minutes', 'delivered', :now "
+                "FROM transitions AS t, generate_series(1, 100) AS n WHERE t.number = 1"
+            ),
+            {"now": NOW},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO attempts (delivery_id, number, at, verdict, reason, milliseconds, sent_after) "
+                "SELECT id, 1, created_at + (sequence - 1000) * interval '1 millisecond', 'delivered', "
+                "'', 500, 200 FROM deliveries WHERE sequence > 1000"
+            )
+        )
+    return post
+
+
+async def _survey(post: Post) -> Survey:
+    async with post.database.begin() as connection:
+        return await store.endpoint_health.survey(connection, NOW)
+
+
+async def test_the_percentiles_are_those_of_first_attempts_from_acceptance_on(tried: Post) -> None:
+    survey = await _survey(tried)
+    assert survey.last_hour == Speed(), "they were 90 minutes ago"
+    first, success = survey.last_day.first_byte, survey.last_day.success
+    assert first is not None
+    assert success is not None
+    assert (first.count, success.count) == (100, 100)
+    assert (first.p50, first.p95, first.p99) == pytest.approx((0.2505, 0.29505, 0.29901))
+    assert (success.p50, success.p95, success.p99) == pytest.approx((0.5505, 0.59505, 0.59901))
+    assert survey.endpoints[0].speed == survey.last_day
+
+
+@pytest.mark.parametrize(
+    ("change", "counts", "reason"),
+    [
+        ("UPDATE attempts SET number = 2", None, "a second try says nothing of the service"),
+        ("UPDATE attempts SET at = at - interval '2 days'", None, "too long ago"),
+        ("UPDATE attempts SET sent_after = NULL", (0, 100), "nothing was sent"),
+        ("UPDATE attempts SET verdict = 'retry'", (100, 0), "it failed"),
+        ("UPDATE deliveries SET transition_id = NULL, data = '{}'", None, "no change of an alert"),
+        (
+            "UPDATE attempts SET at = at + interval '45 minutes'",
+            (100, 100),
+            "late ones count like all else",
+        ),
+    ],
+)
+async def test_what_does_not_count_among_the_percentiles(
+    tried: Post, change: str, counts: tuple[int, int] | None, reason: str
+) -> None:
+    async with tried.database.begin() as connection:
+        await connection.execute(text(change))
+    speed = (await _survey(tried)).last_day
+    told = tuple(found.count if found else 0 for found in (speed.first_byte, speed.success))
+    assert told == (counts or (0, 0)), reason
+
+
+async def test_of_very_many_a_sample_is_looked_at(
+    tried: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.endpoint_health, "MOST_LOOKED_AT", 20)
+    survey = await _survey(tried)
+    assert survey.endpoints[0].delivered == 100, "counts are of all"
+    found = survey.last_day.first_byte
+    assert found is not None
+    assert 5 < found.count < 50
+    assert 0.2 < found.p50 < found.p99 <= 0.3
+
+
+async def test_what_is_sent_again_by_hand_is_owed_and_not_old(post: Post) -> None:
+    async with receiver() as endpoint:
+        made = await post.active(endpoint)
+        await post.owe(made, NEON)
+        await post.round(post.sender())
+        (_, done) = await post.deliveries(made)
+        async with post.database.begin() as connection:
+            await connection.execute(
+                text("UPDATE deliveries SET created_at = created_at - interval '9 days'")
+            )
+            await store.deliveries.redeliver(connection, made, [done.id], post.now)
+    async with post.database.begin() as connection:
+        survey = await store.endpoint_health.survey(connection, post.now)
+        tally = await store.endpoint_health.tally(connection)
+    assert (survey.owed, survey.oldest_owed_at) == (1, None)
+    assert (tally.owed, tally.oldest_owed_at) == (1, None)
+    assert tally.standings == survey.standings
 
 
 async def test_the_hours_are_the_last_twenty_four_and_the_newest_is_under_way(
     board: Board,
 ) -> None:
-    for endpoint in board.endpoints:
+    for endpoint in board.delivery.endpoints:
         begins = [hour.begins_at for hour in endpoint.hours]
         assert len(begins) == 24
         assert begins[-1] == NOW.replace(minute=0)
@@ -156,7 +272,7 @@ async def test_an_empty_database_is_a_calm_board(database: Database) -> None:
     assert not board.alerts
     assert not board.changes
     assert not board.feeds
-    assert not board.endpoints
+    assert not board.delivery.endpoints
     assert board.feed_counts.newest_observed_at is None
 
 
@@ -230,6 +346,19 @@ async def test_the_board_is_served_as_json_to_operators_only(
     assert told["alerts"][0]["recommendation"]["level"] == "disruption"
     assert [len(endpoint["hours"]) for endpoint in told["endpoints"]] == [24, 24, 24]
     assert {row["severity"] for row in told["sectors"]} == {"severe", "none"}
+    assert told["delivery"]["standings"] == {
+        "suspended": 1,
+        "failing": 1,
+        "pending": 0,
+        "active": 1,
+    }
+    assert set(told["delivery"]["last_day"]) == {"first_byte", "success"}
+    assert [endpoint["standing"] for endpoint in told["endpoints"]] == [
+        "suspended",
+        "failing",
+        "active",
+    ]
+    assert told["endpoints"][1]["next_try_at"] == told["endpoints"][1]["open_until"]
 
 
 def _client(app: FastAPI) -> httpx.AsyncClient:

@@ -252,6 +252,32 @@ async def test_the_alert_page_shows_reasons_numbers_and_who_was_told(
     assert "delivered in" in told
 
 
+async def test_the_alert_page_leads_to_why_an_endpoint_was_told_or_not(
+    staged: httpx.AsyncClient,
+) -> None:
+    ref = _ref((await staged.get("/")).text, "Gallium")
+    page = (await staged.get(f"/alerts/{ref}")).text
+    for name, became in (("baltica", "delivered"), ("dorado", "failing"), ("ember", "suspended")):
+        address = f"/endpoints/sub_{name}/why?alert={ref}"
+        assert address in page
+        why = (await staged.get(address)).text
+        assert became in _words(re.search(r"<tbody>.*?</tbody>", why, re.DOTALL)), name
+        (delivery,) = set(re.findall(rf'href="(/deliveries/msg_{name}_1)"', why)) or {""}
+        told = await staged.get(delivery)
+        assert told.status_code == 200, name
+        assert ref in told.text
+
+
+async def test_the_board_says_how_soon_subscribers_hear(staged: httpx.AsyncClient) -> None:
+    page = (await staged.get("/")).text
+    said = _words(re.search(r'<table class="speeds">.*?</table>', page, re.DOTALL))
+    assert "first byte, last hour" in said
+    assert "2xx, 24 h442 ms442 ms442 ms34" in said
+    row = re.search(r'id="endpoint-sub_dorado".*?</li>', page, re.DOTALL)
+    assert 'href="/endpoints/sub_dorado"' in (row or [""])[0]
+    assert "Breaker open until" in page
+
+
 def _ref(page: str, title: str) -> str:
     found = re.search(rf'/alerts/([A-Z0-9-]+)">{title}', page)
     assert found is not None

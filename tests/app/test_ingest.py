@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from alerts.lifecycle import AlertState
 from alerts.signals import PartnerId, Sample, SeriesKey, Severity
-from app import documents, store
+from app import documents, store, telemetry
 from app.database import Database, DatabaseAway
 from app.evaluate import sweep
 from app.ingest import Arrival, Behind, Intake, Receipt, Status
@@ -398,6 +398,27 @@ async def test_a_bad_request_fails_alone(database: Database, policy: Policy) -> 
     assert isinstance(told[1], Exception)
     assert [t.statuses for t in told if isinstance(t, Receipt)] == [[Status.accepted]] * 4
     assert await _count(database, "signals") == 5
+
+
+async def test_the_time_from_acceptance_to_commit_is_measured_of_what_was_committed(
+    intake: Intake, policy: Policy, tmp_path: Path
+) -> None:
+    gauge = telemetry.REGISTRY.get_sample_value
+
+    def measured() -> tuple[float, float]:
+        names = ("forewarn_commit_seconds_count", "forewarn_commit_seconds_sum")
+        return tuple(gauge(name) or 0.0 for name in names)  # type: ignore[return-value]
+
+    count, seconds = measured()
+    await intake.accept([lead_time(month(n), 12.0 + n) for n in range(1, 4)], NOW)
+    after, longer = measured()
+    assert after == count + 1, "one request of one lane is one part"
+    assert 0 < longer - seconds < 60
+    away = Database(f"postgresql://forewarn@/nothing?host={tmp_path}/nowhere")
+    with pytest.raises(DatabaseAway):
+        await Intake(away, policy).accept([lead_time(month(9), 1.0)], NOW)
+    assert measured() == (after, longer)
+    await away.close()
 
 
 async def test_more_than_can_wait_is_refused(database: Database, policy: Policy) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
 
-from app import scheduler, store
+from app import scheduler, store, telemetry
 from app.database import Database, DatabaseAway
 from app.scheduler import Duty, Scheduler
+from tests.app.post_office import GALLIUM, NEON, Post, failing
+from tests.app.receiver import receiver
 
 NOVEMBER = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
 
@@ -111,6 +114,49 @@ async def test_a_runner_that_loses_its_connection_takes_the_lock_anew(
     await asyncio.wait_for(took_over.get(), 10)
     runner.cancel()
     await asyncio.gather(runner, return_exceptions=True)
+
+
+async def test_only_the_runner_says_what_is_owed_and_falls_silent_when_it_is_no_more(
+    post: Post,
+) -> None:
+    async with receiver(failing(503)) as endpoint:
+        made = await post.active(endpoint)
+        other = await post.subscribe(endpoint.url)
+        await post.owe(made, NEON, GALLIUM)
+        await post.pass_time(post.sender(), 120)
+        await post.act(other, "suspend", reason="at night")
+    gauge = telemetry.REGISTRY.get_sample_value
+    async with post.database.begin() as connection:
+        await connection.execute(
+            text("UPDATE deliveries SET created_at = created_at - interval '1 hour'")
+        )
+
+    def said() -> tuple[float | None, ...]:
+        return (
+            gauge("forewarn_owed_deliveries"),
+            *(
+                gauge("forewarn_endpoints", {"standing": standing})
+                for standing in store.endpoint_health.STANDINGS
+            ),
+        )
+
+    duty, done = scheduler.tally_duty(post.database), asyncio.Event()
+
+    async def do(now: datetime) -> dict[str, object]:
+        found = await duty.do(now)
+        done.set()
+        return found
+
+    runner = asyncio.create_task(Scheduler(post.database, [replace(duty, do=do)]).run())
+    await asyncio.wait_for(done.wait(), 10)
+    assert said() == (2, 1, 1, 0, 0)
+    oldest = gauge("forewarn_oldest_owed_seconds")
+    assert oldest is not None
+    assert 3_400 < oldest < 3_800
+    runner.cancel()
+    await asyncio.gather(runner, return_exceptions=True)
+    assert said() == (0, 0, 0, 0, 0)
+    assert gauge("forewarn_oldest_owed_seconds") == 0
 
 
 @pytest.mark.parametrize(

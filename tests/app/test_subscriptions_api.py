@@ -325,6 +325,21 @@ async def test_a_test_goes_the_way_alerts_go(baltica: Baltica) -> None:
     assert [attempt["verdict"] for attempt in shown["history"]] == ["delivered"]
 
 
+async def test_a_challenge_that_an_answer_repeats_is_not_shown_to_its_owner(
+    baltica: Baltica,
+) -> None:
+    async def echoing(heard: Heard) -> Answer:
+        return 500, b"you said " + json.dumps(heard.body["data"]).encode()
+
+    baltica.endpoint.manner = echoing
+    made = str((await baltica.subscribe())["id"])
+    (heard,) = await baltica.endpoint.hear(1)
+    shown = await baltica.until(f"/v1/deliveries/{heard.id}", "attempts", 1)
+    (tried,) = shown["history"]
+    assert tried["excerpt"] == 'you said {"challenge": "(the challenge)"}'
+    assert heard.body["data"]["challenge"] not in json.dumps(shown), made
+
+
 async def test_an_endpoint_that_has_not_consented_is_asked_anew_by_a_test(baltica: Baltica) -> None:
     async def confused(heard: Heard) -> Answer:
         return 200, b"{}"
@@ -415,6 +430,7 @@ async def test_a_delivery_tells_its_whole_story_and_is_sent_again_under_its_id(
     path = f"/v1/deliveries/{entry['id']}"
     shown = await baltica.until(path, "attempts", 1)
     (tried,) = shown["history"]
+    assert {"sent_after", "answered_after", "answer_headers"} <= tried.keys()
     assert (tried["status"], tried["error"], tried["verdict"]) == (503, "http_5xx", "retry")
     assert tried["excerpt"] == "<h1>later & later</h1>"
     assert (shown["state"], shown["data"], shown["type"]) == ("owed", {"a": 1}, "alert.updated")
