@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -33,9 +32,6 @@ CONNECT_SECONDS = 5.0
 # request is hardly ever written to one that is being closed.
 KEEP_ALIVE_SECONDS = 4.0
 
-# The kernel gives up a connection whose other side has not taken what was written for so long. Else
-# one that was closed with bytes still to send would be held for as long as its endpoint likes.
-UNTAKEN_SECONDS = 30.0
 # About what the kernel may hold of an answer before we read it, and so what is read at once. Parsing
 # interim answers (1xx) takes longer than receiving them, and uvloop reads a socket until it is empty: with
 # the kernel's own limit an endpoint that sends nothing else held up every other for seconds.
@@ -161,9 +157,6 @@ class Connector(aiohttp.TCPConnector):
         with suppress(OSError):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-            if sys.platform == "linux":
-                untaken = int(UNTAKEN_SECONDS * 1000)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, untaken)
         dialling_of.get().tried(made)
         return made
 
