@@ -6,13 +6,14 @@ session, whose connector dials what was vetted and nothing else.
     addresses   which URLs and addresses may be connected to
     names       resolves a name within a time, without holding up others
     proxies     through which proxy a request leaves, if any
-    dialling    the connector: vets on connecting, and notes when a request goes
+    dialling    the connector: vets on connecting, in its time, and notes when a request goes
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,15 +23,15 @@ from time import perf_counter
 import aiohttp
 import httpx
 from aiohttp import hdrs
-from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from alerts.retries import ErrorCode, Outcome
+from app.outbound import dialling
 from app.outbound.addresses import EndpointRefused, Policy, port_of
-from app.outbound.dialling import CONNECT_SECONDS, Blocked, Connector, going_of
+from app.outbound.dialling import Blocked, Connector, Dialling, dialling_of
 from app.outbound.names import Lookup, Names
 from app.outbound.proxies import Proxies
-from app.settings import Proxy, Settings
+from app.settings import Settings
 
 __all__ = ["EndpointRefused", "Outbound", "Policy"]
 
@@ -48,14 +49,30 @@ LONGEST_ANSWER_HEADER = 200
 _TARGETS_REMEMBERED = 4_096
 
 _USER_AGENT = "forewarn-webhooks/1"
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+# These frame a request or speak for its connection, and are ours alone to write.
+_OURS = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "host", "proxy-authorization",
+    "transfer-encoding", "upgrade", "user-agent",
+})  # fmt: skip
+_NAMES_REMEMBERED = 256
+_HEADERS: Mapping[str, str] = {
+    hdrs.ACCEPT: "*/*",
+    hdrs.ACCEPT_ENCODING: "identity",
+    hdrs.USER_AGENT: _USER_AGENT,
+}
+# How a connection ends that was made, as asyncio and uvloop tell it.
+_BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A URL that was read and found good, and the proxy to reach it by."""
+    """A URL that was read and found good, the proxy to reach it by, and our own headers for it."""
 
     url: URL
-    proxy: Proxy | None
+    headers: Mapping[str, str]
+    proxy: URL | None
+    proxy_headers: Mapping[str, str] | None
 
 
 class Outbound:
@@ -94,6 +111,9 @@ class Outbound:
         The whole attempt, from resolving the name to the last byte read, is bounded by one
         deadline. Redirects are not followed. At most the answer limit is read, and an answer
         that is longer is a failure.
+
+        Raises:
+            ValueError: a header is not one that may be sent; nothing was.
         """
         return await self._attempt(hdrs.METH_POST, url, headers, body)
 
@@ -111,20 +131,26 @@ class Outbound:
     async def _attempt(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> Outcome:
+        _check(headers)
         attempt = _Attempt()
-        going_of.set(attempt.go)
         try:
             target = self._target(url)
-            async with asyncio.timeout(self._timeout):
-                await self._exchange(attempt, target, method, headers, body)
         except EndpointRefused as error:
             attempt.fail(ErrorCode.ssrf_blocked, str(error))
+            return attempt.outcome()
+        deadline = asyncio.timeout(self._timeout)
+        attempt.dialling = way = Dialling(deadline)
+        dialling_of.set(way)
+        try:
+            async with deadline:
+                await self._exchange(attempt, target, method, headers, body)
         except TimeoutError:
-            missing = "no answer came" if attempt.status is None else "the answer did not end"
-            attempt.fail(ErrorCode.timeout, f"Within {self._timeout:g} s {missing}.")
+            attempt.fail(ErrorCode.timeout, _late(attempt, target, self._timeout))
         # uvloop raises RuntimeError for some addresses that cannot be connected to.
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as e:
-            attempt.fail(*_judged(e))
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            attempt.fail(*_judged(error, attempt, target))
+        finally:
+            way.part()
         return attempt.outcome()
 
     async def _exchange(
@@ -135,23 +161,21 @@ class Outbound:
         headers: Mapping[str, str],
         body: bytes | None,
     ) -> None:
-        proxy = target.proxy
-        async with self._session(proxy).request(
+        async with self._session(target).request(
             method,
             target.url,
-            headers=headers,
+            headers={**target.headers, **headers},
             data=body,
             allow_redirects=False,
-            proxy=None if proxy is None else f"http://{_authority(proxy)}",
-            proxy_headers={hdrs.PROXY_AUTHORIZATION: proxy.credentials}
-            if proxy is not None and proxy.credentials
-            else None,
+            proxy=target.proxy,
+            proxy_headers=target.proxy_headers,
         ) as response:
             attempt.answered(response)
-            async for chunk in response.content.iter_any():
-                attempt.answer += chunk
+            content = response.content
+            while not content.at_eof():
+                attempt.answer += await content.readany()
                 if len(attempt.answer) > self._limit:
-                    attempt.answer = attempt.answer[: self._limit]
+                    del attempt.answer[self._limit :]
                     words = f"The answer is longer than {self._limit} bytes."
                     attempt.fail(ErrorCode.too_large, words)
                     response.close()  # What was not read to its end is not used again.
@@ -159,13 +183,26 @@ class Outbound:
 
     def _read(self, url: str) -> _Target:
         read = self.policy.read(url)
+        try:
+            target = URL(str(read), encoded=True)
+        except ValueError as error:
+            raise EndpointRefused(f"The URL cannot be read: {error}.") from None
         host = read.raw_host.decode("ascii")
         proxy = self._proxies.of(read.scheme, host, port_of(read))
-        return _Target(URL(str(read), encoded=True), proxy)
-
-    def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
-        """The session for going directly, or by a proxy: whoever set one meant it, wherever it is."""
         if proxy is None:
+            return _Target(target, _HEADERS, None, None)
+        told: dict[str, str] = {}
+        if proxy.credentials:
+            told[hdrs.PROXY_AUTHORIZATION] = proxy.credentials
+        by = URL.build(scheme="http", host=proxy.host, port=proxy.port)
+        if read.scheme == "https":
+            return _Target(target, _HEADERS, by, told)
+        # Without a tunnel the proxy reads the request itself (RFC 9112 §3.2.2).
+        return _Target(target, {**_HEADERS, **told}, by, None)
+
+    def _session(self, target: _Target) -> aiohttp.ClientSession:
+        """The session for going directly, or by a proxy: whoever set one meant it, wherever it is."""
+        if target.proxy is None:
             if self._direct is None:
                 self._direct = self._open(self.policy)
             return self._direct
@@ -183,41 +220,54 @@ class Outbound:
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers={hdrs.ACCEPT_ENCODING: "identity", hdrs.USER_AGENT: _USER_AGENT},
-            skip_auto_headers=(hdrs.ACCEPT,),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            # The attempt has a deadline, and the connector a limit, of their own.
+            timeout=aiohttp.ClientTimeout(total=None),
         )
 
 
-def _authority(proxy: Proxy) -> str:
-    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
-    return f"{host}:{proxy.port}"
+def _check(headers: Mapping[str, str]) -> None:
+    """Raises ValueError unless every header is one header, and the caller's to set.
+
+    A value is visible ASCII and spaces, which is stricter than RFC 9110 §5.5 and all that we write.
+    """
+    values = "".join(headers.values())
+    if not (values.isascii() and values.isprintable()):
+        raise ValueError("A value cannot be sent in a header.")
+    for name in headers:
+        if not _may_be_set(name):
+            raise ValueError(f"{name!r} is not a header that a caller sets.")
+
+
+@lru_cache(_NAMES_REMEMBERED)
+def _may_be_set(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None and name.lower() not in _OURS
 
 
 class _Attempt:
     """What is known of an attempt so far; kept outside, so that a deadline does not lose it."""
 
     __slots__ = (
-        "answer", "answered_after", "detail", "error", "headers", "sent_after", "started", "status",
+        "answer", "answered_at", "detail", "dialling", "error", "headers", "started", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.started = perf_counter()
         self.status: int | None = None
         self.headers: dict[str, str] = {}
-        self.answer = b""
+        self.answer = bytearray()
         self.error: ErrorCode | None = None
         self.detail = ""
-        self.sent_after: float | None = None
-        self.answered_after: float | None = None
+        self.dialling: Dialling | None = None
+        self.answered_at: float | None = None
 
-    def go(self) -> None:
-        """Notes that there is a connection, and that the request is written on it now."""
-        self.sent_after = (perf_counter() - self.started) * 1000
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection, to the endpoint itself if it speaks TLS."""
+        return self.dialling is not None and self.dialling.connected_at is not None
 
     def answered(self, response: aiohttp.ClientResponse) -> None:
         """Notes the head of the answer."""
-        self.answered_after = (perf_counter() - self.started) * 1000
+        self.answered_at = perf_counter()
         self.status = response.status
         self.headers = {
             name: _printable(value)
@@ -236,12 +286,15 @@ class _Attempt:
             error=self.error,
             retry_after=self.headers.get("retry-after"),
             detail=self.detail,
-            answer=self.answer,
+            answer=bytes(self.answer),
             milliseconds=(perf_counter() - self.started) * 1000,
             answer_headers=self.headers,
-            sent_after=self.sent_after,
-            answered_after=self.answered_after,
+            sent_after=self._after(self.dialling.connected_at if self.dialling else None),
+            answered_after=self._after(self.answered_at),
         )
+
+    def _after(self, instant: float | None) -> float | None:
+        return None if instant is None else (instant - self.started) * 1000
 
 
 def _printable(value: str) -> str:
@@ -251,16 +304,39 @@ def _printable(value: str) -> str:
     return value[:LONGEST_ANSWER_HEADER]
 
 
-def _judged(error: Exception) -> tuple[ErrorCode, str]:
-    """The code and the sentence for what the client raised."""
+def _late(attempt: _Attempt, target: _Target, seconds: float) -> str:
+    """What had not come about when the time was over: all of it, or that for connecting."""
+    way = attempt.dialling
+    limit = f"within {dialling.CONNECT_SECONDS:g} s"
+    if way is not None and way.stuck_after_tcp is not None:
+        if not way.stuck_after_tcp:
+            return f"No connection{' to the proxy' if target.proxy else ''} was made {limit}."
+        if target.proxy:
+            return f"The proxy was reached, but no TLS connection to the endpoint was made {limit}."
+        return f"The TLS handshake did not end {limit}."
+    if attempt.status is not None:
+        missing = "the answer did not end"
+    elif attempt.is_connected:
+        missing = "no answer came, or not its whole head"
+    else:
+        missing = "no connection was made"
+    return f"Within {seconds:g} s {missing}."
+
+
+def _judged(error: Exception, attempt: _Attempt, target: _Target) -> tuple[ErrorCode, str]:
+    """The code and the sentence for what the client raised.
+
+    Nothing that aiohttp says of a proxy is repeated, for it may hold the proxy's credentials.
+    """
     reason = getattr(error, "os_error", None)
+    at_proxy = target.proxy is not None and not attempt.is_connected
     match error:
         case aiohttp.ClientConnectorError() if isinstance(reason, Blocked):
             return ErrorCode.ssrf_blocked, str(reason)
         case aiohttp.ClientProxyConnectionError():
             return ErrorCode.connect, f"The proxy could not be connected to: {_reason(reason)}."
-        case aiohttp.ClientHttpProxyError():
-            return ErrorCode.connect, f"The proxy answered {error.status}."
+        case aiohttp.ClientConnectorDNSError() if at_proxy:
+            return ErrorCode.connect, f"The proxy could not be connected to: {reason}"
         case aiohttp.ClientConnectorDNSError():
             return ErrorCode.dns, str(reason)
         case aiohttp.ClientConnectorCertificateError():
@@ -270,12 +346,19 @@ def _judged(error: Exception) -> tuple[ErrorCode, str]:
         case aiohttp.ClientSSLError() | ssl.SSLError():
             words = getattr(reason, "reason", None) or str(reason or error)
             return ErrorCode.tls, f"TLS failed: {words}."
-        case aiohttp.ServerTimeoutError():
-            return ErrorCode.timeout, f"No connection was made within {CONNECT_SECONDS:g} s."
-        case aiohttp.ServerDisconnectedError():
-            return ErrorCode.connect, "The connection was closed before an answer came."
+        # A connection that is not there yet cannot be reset: it was, and TLS began on it.
+        case aiohttp.ClientConnectorError() if isinstance(reason, _BROKEN):
+            return ErrorCode.tls, "The connection was closed during the TLS handshake."
         case aiohttp.ClientConnectorError():
             return ErrorCode.connect, f"No connection could be made: {_reason(reason)}."
+        case aiohttp.ClientHttpProxyError():
+            return ErrorCode.connect, f"The proxy answered {error.status} and made no connection."
+        case OSError() | aiohttp.ClientConnectionError() | RuntimeError() if at_proxy:
+            return ErrorCode.connect, "The proxy closed the connection."
+        case _ if at_proxy:
+            return ErrorCode.connect, "The proxy's answer was not HTTP."
+        case aiohttp.ServerDisconnectedError():
+            return ErrorCode.connect, "The connection was closed before an answer came."
         case aiohttp.ClientPayloadError():
             return ErrorCode.invalid_http, "The answer broke off or was malformed."
         case OSError() | aiohttp.ClientConnectionError() | RuntimeError():

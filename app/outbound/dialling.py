@@ -2,7 +2,8 @@
 
 aiohttp resolves and connects in one breath, and dials the addresses it was given and no others: so the
 vetting stands in the resolver, and once more where the socket is made, in case two libraries read one
-URL differently.
+URL differently. Where the socket is made, the time for connecting begins too: aiohttp would give it
+again to every address.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from ipaddress import ip_address
+from time import perf_counter
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -30,8 +32,10 @@ CONNECT_SECONDS = 5.0
 # request is hardly ever written to one that is being closed.
 KEEP_ALIVE_SECONDS = 4.0
 
-going_of: ContextVar[Callable[[], None]] = ContextVar("going_of")
-"""What the attempt of this task wants called when its request is about to be written."""
+# About what the kernel may hold of an answer before we read it, and so what is read at once. Parsing
+# interim answers (1xx) takes longer than receiving them, and uvloop reads a socket until it is empty: with
+# the kernel's own limit an endpoint that sends nothing else held up every other for seconds.
+RECEIVE_BYTES = 16_384
 
 
 class Blocked(OSError):
@@ -40,6 +44,66 @@ class Blocked(OSError):
 
 class Unresolved(OSError):
     """The name has no address, or none in time."""
+
+
+class Dialling:
+    """How far the connecting of one attempt has come, and its limit.
+
+    The limit runs from the first socket, after the name was resolved, to the end of the TLS handshake.
+
+    Args:
+        deadline: the deadline of the attempt, which is brought forward when the limit is over.
+    """
+
+    __slots__ = ("_deadline", "_limit", "_sockets", "_transport", "connected_at", "stuck_after_tcp")
+
+    def __init__(self, deadline: asyncio.Timeout) -> None:
+        self._deadline = deadline
+        self._limit: asyncio.TimerHandle | None = None
+        self._sockets: list[socket.socket] = []
+        self._transport: asyncio.Transport | None = None
+        self.connected_at: float | None = None
+        """When there was a connection, and the request was written on it, by ``perf_counter``."""
+        self.stuck_after_tcp: bool | None = None
+        """Once the limit is over: whether an address had been connected to by then."""
+
+    def tried(self, made: socket.socket) -> None:
+        """Notes a socket that is about to be connected."""
+        self._sockets.append(made)
+        if self._limit is None:
+            loop = asyncio.get_running_loop()
+            self._limit = loop.call_later(CONNECT_SECONDS, self._end)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the connection was made for this attempt."""
+        return bool(self._sockets)
+
+    def connected(self, connection: Connection) -> None:
+        """Notes that there is a connection, and that the request is written on it now."""
+        self.connected_at = perf_counter()
+        self._transport = connection.transport
+
+    def over(self) -> None:
+        """Lifts the limit: there is a connection, or there will be none."""
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+        self._sockets.clear()
+
+    def part(self) -> None:
+        """Ends a connection that aiohttp has closed, though its endpoint did not take every byte."""
+        if self._transport is not None and self._transport.is_closing():
+            self._transport.abort()
+
+    def _end(self) -> None:
+        if not self._deadline.expired():
+            self.stuck_after_tcp = any(_is_connected(made) for made in self._sockets)
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
+
+dialling_of: ContextVar[Dialling] = ContextVar("dialling_of")
+"""The connecting of the attempt that this task makes."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -69,8 +133,18 @@ class Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the name is aiohttp's
     ) -> Connection:
         """A connection on which the request is written next."""
-        connection = await super().connect(req, traces, timeout)
-        going_of.get()()
+        dialling = dialling_of.get()
+        try:
+            while True:
+                connection = await super().connect(req, traces, timeout)
+                # On a kept one an answer may have come that nobody asked for. It is not the answer
+                # to what is asked next.
+                if dialling.is_fresh or not _has_spoken(connection):
+                    break
+                connection.close()
+        finally:
+            dialling.over()
+        dialling.connected(connection)
         return connection
 
     def _socket(self, address: AddrInfoType) -> socket.socket:
@@ -82,7 +156,21 @@ class Connector(aiohttp.TCPConnector):
         made = socket.socket(family, kind, protocol)
         with suppress(OSError):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        dialling_of.get().tried(made)
         return made
+
+
+def _has_spoken(connection: Connection) -> bool:
+    return connection.protocol is None or connection.protocol.should_close
+
+
+def _is_connected(made: socket.socket) -> bool:
+    try:
+        made.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 class _Resolver(AbstractResolver):

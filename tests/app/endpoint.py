@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
@@ -11,7 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
+from time import perf_counter
 
+import psutil
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,9 +38,17 @@ def settings(**changes: object) -> Settings:
 
 @asynccontextmanager
 async def endpoint(
-    manner: Manner, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    manner: Manner,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    *,
+    narrow: bool = False,
 ) -> AsyncIterator[int]:
-    """A server that treats every connection in that manner; gives its port."""
+    """A server that treats every connection in that manner; gives its port.
+
+    Through a narrow one the kernels take some hundred kilobytes that are not read, and no more.
+    """
     busy: set[asyncio.Task[None]] = set()
 
     async def serve(reader: Reader, writer: Writer) -> None:
@@ -48,6 +60,10 @@ async def endpoint(
         writer.close()
 
     server = await asyncio.start_server(serve, host, port, ssl=tls)
+    if narrow:
+        for listener in server.sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -80,6 +96,19 @@ def answers(raw: bytes, heard: list[bytes] | None = None) -> Manner:
                 return
 
     return manner
+
+
+async def sockets_end(port: int, seconds: float = 1.0) -> None:
+    """Fails if this process still has a socket that leads to a port after so long; a second is less
+    than a connection is kept for.
+    """
+    until = perf_counter() + seconds
+    while perf_counter() < until:
+        ends = [c.raddr.port for c in psutil.Process().net_connections("tcp") if c.raddr]
+        if port not in ends:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("The connection was not ended.")
 
 
 async def post(url: str, out: Outbound | None = None, body: bytes = b"{}") -> Outcome:

@@ -15,12 +15,21 @@ from asyncio import StreamWriter as Writer
 from pathlib import Path
 from time import perf_counter
 
-import psutil
 import pytest
 
 from alerts.retries import ErrorCode
 from app.outbound import Outbound, dialling
-from tests.app.endpoint import OK, Manner, answers, authority, endpoint, post, request, settings
+from tests.app.endpoint import (
+    OK,
+    Manner,
+    answers,
+    authority,
+    endpoint,
+    post,
+    request,
+    settings,
+    sockets_end,
+)
 from tests.app.nameserver import name_server
 
 
@@ -93,23 +102,24 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
     ("manner", "status", "error", "detail"),
     [
         # No status line, or one that never ends.
-        (_says_nothing, None, ErrorCode.timeout, r"Within 0.7 s no answer came\."),
-        (_drips(b"HTTP/1.1 200 ", b"O"), None, ErrorCode.timeout, "the head .* did not end"),
+        (_says_nothing, None, ErrorCode.timeout, r"Within 0.7 s no answer came, or"),
+        (_drips(b"HTTP/1.1 200 ", b"O"), None, ErrorCode.timeout, "or not its whole head"),
         (answers(b"<html>HTTP/0.9</html>"), None, ErrorCode.invalid_http, "not HTTP"),
         (answers(b"HTTP/2 200\r\n\r\n"), None, ErrorCode.invalid_http, "not HTTP"),
         (answers(b"ICY 200 OK\r\n\r\n"), None, ErrorCode.invalid_http, "not HTTP"),
         # Heads.
-        (_drips(HEAD + b"x-a: ", b"b"), None, ErrorCode.timeout, "the head .* did not end"),
-        (_drips(HEAD, b"x-a: b\r\n"), None, ErrorCode.timeout, "the head .* did not end"),
+        (_drips(HEAD + b"x-a: ", b"b"), None, ErrorCode.timeout, "or not its whole head"),
+        (_drips(HEAD, b"x-a: b\r\n"), None, ErrorCode.timeout, "or not its whole head"),
         (_floods(HEAD, b"x-a: b\r\n"), None, ErrorCode.invalid_http, "not HTTP"),
         (_floods(HEAD + b"x-a: ", b"b"), None, ErrorCode.invalid_http, "not HTTP"),
+        # Any number of interim answers may come before the answer (RFC 9110 §15.2), in its time.
         (
             _floods(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
             None,
-            ErrorCode.invalid_http,
-            "Interim",
+            ErrorCode.timeout,
+            "no answer came",
         ),
-        (_drips(b"HTTP/1.1 102 Processing\r\n\r\n"), None, ErrorCode.invalid_http, "Interim"),
+        (_drips(b"HTTP/1.1 102 Processing\r\n\r\n"), None, ErrorCode.timeout, "no answer came"),
         (answers(HEAD + b"content-length: -1\r\n\r\n"), None, ErrorCode.invalid_http, "not HTTP"),
         (
             answers(HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\nok"),
@@ -119,7 +129,7 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
         ),
         (_resets(b""), None, ErrorCode.connect, "broke before an answer"),
         (_resets(HEAD), None, ErrorCode.connect, "broke before an answer"),
-        (_closes(HEAD), None, ErrorCode.invalid_http, "broke off in its head"),
+        (_closes(HEAD), None, ErrorCode.connect, "closed before an answer"),
         # Bodies.
         (_closes(HEAD + b"content-length: 9\r\n\r\n"), 200, ErrorCode.invalid_http, "broke off"),
         (_resets(HEAD + b"content-length: 9\r\n\r\n1"), 200, ErrorCode.invalid_http, "broke off"),
@@ -145,10 +155,11 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 async def test_every_phase_of_an_answer_ends_in_time_and_is_named(
     manner: Manner, status: int | None, error: ErrorCode, detail: str
 ) -> None:
-    out = Outbound(settings(webhook_timeout_seconds=0.7))
+    # Reading the public authorities takes a good part of such a short time.
+    out = Outbound(settings(webhook_timeout_seconds=0.7), tls=ssl.create_default_context())
     async with endpoint(manner) as port:
         outcome = await post(f"http://127.0.0.1:{port}/", out)
-        await _left(port)
+        await sockets_end(port)
     await out.close()
     assert outcome.error is error, outcome
     if status is not None and error is not ErrorCode.invalid_http:
@@ -156,18 +167,6 @@ async def test_every_phase_of_an_answer_ends_in_time_and_is_named(
     assert re.search(detail, outcome.detail), outcome.detail
     assert outcome.milliseconds < 1_500
     assert outcome.sent_after is not None
-
-
-async def _left(port: int) -> None:
-    """Fails if this process still has a socket that leads to a port after a second, which is less
-    than a connection is kept for.
-    """
-    for _ in range(100):
-        ends = [c.raddr.port for c in psutil.Process().net_connections("tcp") if c.raddr]
-        if port not in ends:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("The connection was not ended.")
 
 
 async def test_a_connection_that_is_never_accepted_ends_by_the_limit_for_connecting(
@@ -181,15 +180,15 @@ async def test_a_connection_that_is_never_accepted_ends_by_the_limit_for_connect
             caller.setblocking(False)
             caller.connect_ex(("127.0.0.1", port))
         outcome = await post(f"http://127.0.0.1:{port}/")
-        short = await post(
-            f"http://127.0.0.1:{port}/", Outbound(settings(webhook_timeout_seconds=0.1))
-        )
+        hurried = Outbound(settings(webhook_timeout_seconds=0.1))
+        short = await post(f"http://127.0.0.1:{port}/", hurried)
+        await hurried.close()
         for caller in callers:
             caller.close()
     assert (outcome.error, outcome.sent_after) == (ErrorCode.timeout, None)
     assert outcome.detail == "No connection was made within 0.3 s."
     assert 250 < outcome.milliseconds < 1_000
-    assert short.detail == "No connection was made within the attempt's time."
+    assert short.detail == "Within 0.1 s no connection was made."
     assert short.milliseconds < 280
 
 
@@ -207,17 +206,32 @@ async def test_the_time_for_connecting_is_not_given_again_for_every_address(
     assert outcome.milliseconds < 900
 
 
-async def test_an_endpoint_that_never_reads_holds_nothing_after_the_deadline() -> None:
-    async def never_reads(reader: Reader, writer: Writer) -> None:
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(30)
+async def _never_reads(_: Reader, writer: Writer) -> None:
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(30)
 
+
+async def test_an_endpoint_that_never_reads_holds_nothing_after_the_deadline() -> None:
     out = Outbound(settings(webhook_timeout_seconds=0.5))
-    async with endpoint(never_reads) as port:
-        outcome = await post(f"http://127.0.0.1:{port}/", out, b"x" * 32 * 2**20)
-        await _left(port)
+    async with endpoint(_never_reads, narrow=True) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/", out, bytes(2**20))
+        await sockets_end(port)
     await out.close()
     assert outcome.error is ErrorCode.timeout
+
+
+async def test_an_endpoint_that_answers_and_never_reads_holds_nothing_either() -> None:
+    async def answers_at_once(reader: Reader, writer: Writer) -> None:
+        await reader.readexactly(1)
+        writer.write(OK)
+        await _never_reads(reader, writer)
+
+    out = Outbound(settings())
+    async with endpoint(answers_at_once, narrow=True) as port:
+        outcome = await post(f"http://127.0.0.1:{port}/", out, bytes(2**20))
+        await sockets_end(port)
+    await out.close()
+    assert outcome.status == 200
 
 
 async def test_an_answer_that_nobody_asked_for_is_not_the_answer_to_the_next_request() -> None:
@@ -251,7 +265,7 @@ async def test_switching_protocols_is_no_success_and_the_connection_is_not_kept(
     out = Outbound(settings())
     async with endpoint(answers(raw)) as port:
         outcome = await post(f"http://127.0.0.1:{port}/", out)
-        await _left(port)
+        await sockets_end(port)
     await out.close()
     assert outcome.status == 101
 
@@ -311,7 +325,7 @@ async def test_a_handshake_that_drips_ends_by_the_limit_for_connecting(
     started = perf_counter()
     async with endpoint(drips) as port:
         outcome = await post(f"https://127.0.0.1:{port}/")
-        await _left(port)
+        await sockets_end(port)
     assert outcome.error is ErrorCode.timeout
     assert outcome.detail == "The TLS handshake did not end within 0.3 s."
     assert perf_counter() - started < 2

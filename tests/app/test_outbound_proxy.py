@@ -72,14 +72,13 @@ async def test_through_a_proxy_tls_reaches_to_the_endpoint_and_the_proxy_finds_i
         await out.close()
     assert [outcome.status for outcome in outcomes] == [200, 200]
     lines = asked[0].split(b"\r\n")
-    assert lines[:2] == [
-        f"CONNECT hooks.example:{port} HTTP/1.1".encode(),
-        f"host: hooks.example:{port}".encode(),
-    ]
-    assert lines[2] == b"proxy-authorization: Basic " + b64encode(f"aurora:{SECRET}!".encode())
+    credentials = b64encode(f"aurora:{SECRET}!".encode())
+    assert lines[0] == f"CONNECT hooks.example:{port} HTTP/1.1".encode()
+    assert f"Host: hooks.example:{port}".encode() in lines
+    assert b"Proxy-Authorization: Basic " + credentials in lines
     assert len(asked) == 2  # the second request went through the first one's tunnel
     assert len(heard) == 2
-    assert b"proxy-authorization" not in heard[0]
+    assert b"proxy-authorization" not in heard[0].lower()
     assert (stranger.error, stranger.sent_after) == (ErrorCode.tls, None)
     assert "not trusted" in stranger.detail
 
@@ -91,9 +90,10 @@ async def test_plain_http_is_handed_to_the_proxy_with_the_whole_url() -> None:
         outcome = await post("http://hooks.example/hook?a=b", out)
         await out.close()
     assert outcome.status == 200
-    assert heard[0].startswith(
-        b"POST http://hooks.example/hook?a=b HTTP/1.1\r\nhost: hooks.example\r\nproxy-authorization: "
-    )
+    lines = heard[0].split(b"\r\n")
+    assert lines[:2] == [b"POST http://hooks.example/hook?a=b HTTP/1.1", b"Host: hooks.example"]
+    credentials = b64encode(f"aurora:{SECRET}".encode())
+    assert b"Proxy-Authorization: Basic " + credentials in lines
 
 
 @pytest.mark.parametrize(
@@ -157,19 +157,19 @@ async def _floods(reader: Reader, writer: Writer) -> None:
         (says(b"ssh-2.0\r\n\r\n"), ErrorCode.connect, "The proxy's answer was not HTTP."),
         (
             says(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", then_hangs=True),
-            ErrorCode.connect,
-            "The proxy said more than it was asked.",
+            ErrorCode.timeout,
+            "The proxy was reached, but no TLS connection to the endpoint was made within 0.5 s.",
         ),
-        (_floods, ErrorCode.connect, "The proxy's answer was too long."),
+        (_floods, ErrorCode.connect, "The proxy's answer was not HTTP."),
         (
             says(b"", then_hangs=True),
             ErrorCode.timeout,
-            "The proxy made no connection within 0.5 s.",
+            "The proxy was reached, but no TLS connection to the endpoint was made within 0.5 s.",
         ),
         (
             says(b"HTTP/1.1 200 OK\r\n\r\n", then_hangs=True),
             ErrorCode.timeout,
-            "The TLS handshake did not end within 0.5 s.",
+            "The proxy was reached, but no TLS connection to the endpoint was made within 0.5 s.",
         ),
         (
             says(b"HTTP/1.1 200 OK\r\n\r\n"),
@@ -195,11 +195,12 @@ async def test_a_proxy_that_is_not_there_is_told_apart_from_the_endpoint() -> No
     async def unknown(_: str) -> Sequence[str]:
         raise OSError("there is no such name")
 
-    closed = Outbound(through("http://127.0.0.1:1"))
-    refused = await post("https://hooks.example/", closed)
-    nameless = await post(
-        "https://hooks.example/", Outbound(through("http://proxy.example:3128"), lookup=unknown)
-    )
+    away = Outbound(through("http://127.0.0.1:1"))
+    refused = await post("https://hooks.example/", away)
+    await away.close()
+    astray = Outbound(through("http://proxy.example:3128"), lookup=unknown)
+    nameless = await post("https://hooks.example/", astray)
+    await astray.close()
     assert refused.detail == "The proxy could not be connected to: Connection refused."
     assert nameless.detail == (
         "The proxy could not be connected to: "
