@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from openapi_spec_validator import validate
 from sqlalchemy import text
 
+from alerts.endpoints import EndpointEvent
 from alerts.lifecycle import EventType
 from alerts.routing import Filter, SubscriptionId
 from app import store
@@ -122,7 +123,9 @@ async def test_an_endpoint_that_consents_becomes_active_and_its_secret_is_shown_
         ({"url": "https://u:p@example.org/"}, "/url", "user name"),
         ({"url": "https://example.org/" + "a" * 3_000}, "/url", "2048"),
         ({"format": "xml"}, "/format", "json"),
-        ({"format": "cloudevents"}, "/format", "json"),
+        ({"format": "json/1"}, "/format", "json"),
+        ({"order": "newest"}, "/order", "latest"),
+        ({"per_second": 0}, "/per_second", "greater than 0"),
         ({"filter": {"sectors": ["semiconductor"]}}, "/filter/sectors/0", "semiconductors"),
         ({"filter": {"goods": ["mcu", "unobtainium"]}}, "/filter/goods/1", "no good"),
         ({"filter": {"places": ["XX"]}}, "/filter/places/0", "no place"),
@@ -470,6 +473,11 @@ async def test_the_pull_feed_has_the_same_events_without_gaps(baltica: Baltica) 
 async def test_the_openapi_document_describes_every_webhook(baltica: Baltica) -> None:
     document = (await baltica.web.get("/openapi.json")).json()
     validate(document)
-    assert set(document["webhooks"]) == {*EventType, "webhook.verify", "webhook.test"}
+    assert set(document["webhooks"]) == {
+        *EventType,
+        *EndpointEvent,
+        "webhook.verify",
+        "webhook.test",
+    }
     headers = document["webhooks"]["alert.opened"]["post"]["parameters"]
     assert [h["name"] for h in headers] == ["webhook-id", "webhook-timestamp", "webhook-signature"]
