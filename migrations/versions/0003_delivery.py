@@ -40,7 +40,8 @@ ALTER TABLE deliveries
     ADD COLUMN throttled_since timestamptz;
 UPDATE deliveries SET due_at = GREATEST(coalesce(due_at, now()), lease_until),
     lane = (attempts - forgiven >= 2)::int WHERE state = 'owed';
-UPDATE deliveries AS d SET blocked = true WHERE d.state = 'owed' AND d.finished_at IS NULL
+-- Those behind waited as long as the retry of the one before them; now they wait for its end.
+UPDATE deliveries AS d SET blocked = true, due_at = now() WHERE d.state = 'owed' AND d.finished_at IS NULL
     AND EXISTS (SELECT FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
         AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.sequence < d.sequence
         AND e.finished_at IS NULL);

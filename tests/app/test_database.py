@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 from sqlalchemy import text
 
+from app import store
 from app.database import Database, DatabaseAway, SchemaBehind, ValueRefused, driver, head_revision
+from tests.app import queue_laws
 
 
 async def _tables(database: Database) -> set[str]:
@@ -31,6 +34,104 @@ async def test_the_schema_goes_up_and_down_and_up_again(database: Database) -> N
     await database.migrate()
     assert await database.revision() == head_revision()
     assert await _tables(database) == full
+
+
+_BEFORE_THE_QUEUE_BY_ENDPOINT = """
+INSERT INTO partners (id, name, party, created_at) VALUES (1, 'baltica', '', now());
+INSERT INTO subscriptions (id, partner_id, url, format, filter, status, created_at, verified_at,
+    owed_since, suspended_at, last_sequence)
+SELECT name, 1, 'https://baltica.example/', 'json', '{}', status, now(),
+    CASE WHEN status <> 'pending' THEN now() END, now(),
+    CASE WHEN status = 'suspended' THEN now() END, last
+FROM (VALUES ('sub_a', 'active', 7), ('sub_s', 'suspended', 2), ('sub_p', 'pending', 2),
+    ('sub_r', 'removed', 1)) AS s (name, status, last);
+INSERT INTO deliveries (subscription_id, sequence, type, alert_id, data, state, attempts, created_at,
+    due_at, lease_until, finished_at)
+SELECT name, number, type, alert, '{}', state, attempts, now() - interval '1 hour',
+    now() + due * interval '1 hour', now() + leased * interval '1 hour',
+    CASE WHEN finished THEN now() END
+FROM (VALUES
+    ('sub_a', 1, 'alert.opened', 1, 'delivered', 1, NULL, NULL, true),
+    ('sub_a', 2, 'alert.updated', 1, 'owed', 5, 6, NULL, false),    -- waits for its sixth attempt
+    ('sub_a', 3, 'alert.updated', 1, 'owed', 0, 6, NULL, false),    -- waits behind it
+    ('sub_a', 4, 'alert.opened', 2, 'owed', 0, -1, 2, false),       -- is under way
+    ('sub_a', 5, 'alert.opened', 3, 'owed', 2, -1, NULL, true),     -- is sent again by hand
+    ('sub_a', 6, 'alert.updated', 3, 'owed', 0, -1, NULL, false),   -- which holds up nothing
+    ('sub_a', 7, 'webhook.test', NULL, 'owed', 0, -1, NULL, false),
+    ('sub_s', 1, 'alert.opened', 1, 'owed', 1, NULL, NULL, false),  -- parked
+    ('sub_s', 2, 'alert.updated', 1, 'owed', 0, NULL, NULL, false), -- parked behind it
+    ('sub_p', 1, 'webhook.verify', NULL, 'owed', 1, 1, NULL, false),
+    ('sub_p', 2, 'alert.opened', 1, 'owed', 0, NULL, NULL, false),  -- parked until it consents
+    ('sub_r', 1, 'alert.opened', 1, 'withdrawn', 0, NULL, NULL, true)
+) AS d (name, number, type, alert, state, attempts, due, leased, finished);
+"""
+
+
+async def test_what_was_owed_is_owed_before_and_after_the_queue_by_endpoint(
+    database: Database,
+) -> None:
+    async def run(script: str) -> None:
+        async with database.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+            await (await driver(connection)).execute(script)
+
+    async def shown(columns: str) -> list[tuple[object, ...]]:
+        async with database.begin() as connection:
+            rows = await connection.execute(
+                text(
+                    f"SELECT subscription_id || ' ' || sequence, {columns} FROM deliveries AS d "
+                    "WHERE state = 'owed' ORDER BY subscription_id, sequence"
+                )
+            )
+            return [tuple(row) for row in rows]
+
+    await database.migrate_down("0002")
+    await run(_BEFORE_THE_QUEUE_BY_ENDPOINT)
+    await database.migrate()
+    hours = "CAST(round(extract(epoch FROM due_at - now()) / 3600) AS int)"
+    assert await shown(f"blocked, lane, {hours}") == [
+        ("sub_a 2", False, 1, 6),
+        ("sub_a 3", True, 0, 0),
+        ("sub_a 4", False, 0, 2),
+        ("sub_a 5", False, 1, -1),
+        ("sub_a 6", False, 0, -1),
+        ("sub_a 7", False, 0, -1),
+        ("sub_p 1", False, 0, 1),
+        ("sub_p 2", False, 0, 0),
+        ("sub_s 1", False, 0, 0),
+        ("sub_s 2", True, 0, 0),
+    ]
+    async with database.begin() as connection:
+        now = (await connection.execute(text("SELECT now()"))).scalar_one()
+        claimed = await store.queue.claim(
+            connection,
+            now,
+            slots=10,
+            retry_slots=10,
+            per_endpoint=10,
+            rooms={},
+            lease_until=now + timedelta(hours=3),
+        )
+    assert sorted(one.webhook_id for one in claimed) == ["msg_a_5", "msg_a_6", "msg_a_7"]
+    assert [one.again for one in claimed if one.sequence == 5] == [True]
+    written = "every attempt is written down"  # but those of before the test
+    assert set(await queue_laws.broken(database, now)) == {written}
+
+    await run("UPDATE deliveries SET state = 'expired', due_at = NULL WHERE sequence = 7")
+    await database.migrate_down("0002")
+    assert await shown(hours) == [
+        ("sub_a 2", 6),
+        ("sub_a 3", 0),
+        ("sub_a 4", 2),
+        ("sub_a 5", 3),
+        ("sub_a 6", 3),
+        ("sub_p 1", 1),
+        ("sub_p 2", None),
+        ("sub_s 1", None),
+        ("sub_s 2", None),
+    ]
+    await database.migrate()
+    assert [row[1] for row in await shown("blocked")].count(True) == 2
 
 
 async def test_two_that_migrate_at_once_wait_for_each_other(
