@@ -242,18 +242,21 @@ class Sender:
                     "delivery.broken", level="error", exc_info=True, id=claimed.webhook_id
                 )
                 outcome, pace = Outcome(error=ErrorCode.internal), None
+            ended = self._clock()
             verdict = retries.judge(
                 outcome,
                 attempt=claimed.attempt,
                 schedule=self._settings.retry_schedule,
-                now=self._clock(),
+                now=ended,
                 jitter=self._dice(),
                 throttled=claimed.throttled,
                 throttled_since=claimed.throttled_since,
             )
             is_taken = verdict.decision is Decision.delivered
             self._ledger.add(
-                Attempted(claimed, began, outcome, verdict, self._excerpt(outcome.answer), pace)
+                Attempted(
+                    claimed, began, outcome, verdict, self._excerpt(outcome.answer), pace, ended
+                )
             )
         finally:
             alarm.cancel()

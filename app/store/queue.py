@@ -96,6 +96,7 @@ class Attempted:
     verdict: Verdict
     excerpt: str
     per_second: float | None = None
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,9 +481,8 @@ class _Change:
                 return  # A machine that has not consented yet owes us no health.
         outcome = attempted.outcome
         status = outcome.status if outcome.error is None else None
-        step = machine.advance(
-            self.health, Seen(claimed.id, attempted.at, verdict, status), patience
-        )
+        ended_at = attempted.ended_at or attempted.at
+        step = machine.advance(self.health, Seen(claimed.id, ended_at, verdict, status), patience)
         self.health = step.health
         if step.suspends is not None:
             self.status, self.reason = "suspended", machine.WORDS[step.suspends]

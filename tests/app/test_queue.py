@@ -805,3 +805,18 @@ async def test_old_attempts_and_old_finished_deliveries_are_forgotten_and_what_i
             "sequences have no gap",
             "every attempt is written down",
         }
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "state"),
+    [("disable", Status.suspended, "owed"), ("abort-message", Status.active, "failed")],
+)
+async def test_what_an_endpoint_asks_by_a_header_reaches_us_over_the_wire(
+    post: Post, word: str, status: Status, state: str
+) -> None:
+    async with receiver(failing(503, headers={"webhook-delivery": word})) as baltica:
+        made = await post.active(baltica)
+        await post.owe(made, NEON)
+        await post.round(post.sender())
+        assert (await post.held(made)).status is status
+        assert await post.states(made) == [state]
