@@ -22,7 +22,7 @@ from app.access import Caller, needs
 from app.api.problems import Problem
 from app.api.shelves import Code
 from app.api.shelves import shown as shelf_shown
-from app.api.subscriptions import owned
+from app.api.subscriptions import the_one
 from app.database import Connection
 from app.house import House, house
 from app.inquire import Answer, Obstacle, Outcome, Unasked, Unreported
@@ -207,9 +207,7 @@ async def why_not_told(
     """For every transition of an alert: told when, owed since when and why not yet, or why never."""
     now = datetime.now(UTC)
     async with here.database.begin() as connection:
-        held = await owned(connection, caller, id)
-        if held is None:
-            raise Problem("not-found", f"There is no subscription {id[:100]!r}.")
+        held = await the_one(connection, caller, id)
         kept = None if "\x00" in alert else await store.alerts.by_ref(connection, alert)
         if kept is None:
             raise Problem("not-found", f"There is no alert {alert!r}.")

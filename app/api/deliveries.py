@@ -15,7 +15,7 @@ from app import store, subscribe
 from app.access import Caller, needs
 from app.api.pages import DEFAULT_LIMIT, After, Limit, cursor, page, place_of
 from app.api.problems import Problem
-from app.api.subscriptions import event_data, owned
+from app.api.subscriptions import event_data, owned, the_one
 from app.database import Connection
 from app.house import House, house
 from app.store.delivery_log import Attempt, Delivery
@@ -107,9 +107,7 @@ async def list_deliveries(
     """Everything owed to a subscription so far, the newest first, whatever became of it."""
     (before,) = place_of(after, int) or (None,)
     async with here.database.begin() as connection:
-        held = await owned(connection, caller, id)
-        if held is None:
-            raise Problem("not-found", f"There is no subscription {id[:100]!r}.")
+        held = await the_one(connection, caller, id)
         found = await store.delivery_log.listing(
             connection, held.id, state=state, before=before, limit=limit + 1
         )

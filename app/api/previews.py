@@ -14,7 +14,7 @@ from alerts.routing import Filter
 from app import preview, store
 from app.access import Caller, needs
 from app.api.problems import Problem
-from app.api.subscriptions import FilterBody, owned, wish_of
+from app.api.subscriptions import FilterBody, the_one, wish_of
 from app.house import Crowded, House, house
 from app.preview import Preview
 from app.store.transition_log import Past
@@ -109,9 +109,7 @@ async def preview_subscription(
 ) -> dict[str, object]:
     """What a subscription's filter, as it is now, would have let through in the last days."""
     async with here.database.begin() as connection:
-        held = await owned(connection, caller, id)
-    if held is None:
-        raise Problem("not-found", f"There is no subscription {id[:100]!r}.")
+        held = await the_one(connection, caller, id)
     return await _preview(here, held.filter, days)
 
 

@@ -12,7 +12,7 @@ from alerts.explanation import instant
 from app import recover, store
 from app.access import Caller, needs
 from app.api.problems import Problem
-from app.api.subscriptions import owned
+from app.api.subscriptions import the_one
 from app.database import Connection
 from app.house import House, house
 from app.store.recoveries import Recovery
@@ -102,7 +102,7 @@ async def start_recovery(
     if wish.until is not None and wish.until < since:
         _refuse("/until", "It must not be before `since`.")
     async with here.database.begin() as connection:
-        held = await _held(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         if held.status is not Status.active:
             raise Problem(
                 "conflict", f"The subscription is {held.status}; it must be active to be sent to."
@@ -133,7 +133,7 @@ async def start_recovery(
 async def list_recoveries(id: str, caller: Reader, here: Here) -> dict[str, object]:
     """What was asked to be sent again, the newest first."""
     async with here.database.begin() as connection:
-        held = await _held(connection, caller, id)
+        held = await the_one(connection, caller, id)
         found = await store.recoveries.listing(connection, held.id)
     return {"items": [_shown(job) for job in found]}
 
@@ -146,7 +146,7 @@ async def list_recoveries(id: str, caller: Reader, here: Here) -> dict[str, obje
 async def show_recovery(id: str, number: Number, caller: Reader, here: Here) -> dict[str, object]:
     """How far a recovery has come."""
     async with here.database.begin() as connection:
-        return _shown(await _job(connection, await _held(connection, caller, id), number))
+        return _shown(await _job(connection, await the_one(connection, caller, id), number))
 
 
 @router.post(
@@ -157,21 +157,12 @@ async def show_recovery(id: str, number: Number, caller: Reader, here: Here) -> 
 async def stop_recovery(id: str, number: Number, caller: Writer, here: Here) -> dict[str, object]:
     """Sends nothing more for it; what it has owed again already stays owed."""
     async with here.database.begin() as connection:
-        held = await _held(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         job = await _job(connection, held, number)
         if job.finished_at is not None:
             raise Problem("conflict", "The recovery has ended already.")
         await store.recoveries.finish(connection, job, datetime.now(UTC), by=caller.partner)
         return _shown(await _job(connection, held, number))
-
-
-async def _held(
-    connection: Connection, caller: Caller, subscription_id: str, *, lock: bool = False
-) -> Subscription:
-    found = await owned(connection, caller, subscription_id, lock=lock)
-    if found is None:
-        raise Problem("not-found", f"There is no subscription {subscription_id[:100]!r}.")
-    return found
 
 
 async def _job(connection: Connection, held: Subscription, number: int) -> Recovery:

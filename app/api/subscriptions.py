@@ -257,7 +257,7 @@ async def subscribe_endpoint(
     dice = _dice()
     async with here.database.begin() as connection:
         await subscribe.subscribe(connection, here.seals, wanted, dice, now)
-        made = await _owned(connection, caller, wanted.id)
+        made = await the_one(connection, caller, wanted.id)
     response.headers["Location"] = f"/v1/subscriptions/{made.id}"
     response.headers["Cache-Control"] = "no-store"
     return {**_shown(made), "secret": signing.secret_of(dice.key)}
@@ -287,7 +287,7 @@ async def list_subscriptions(
 async def show_subscription(id: str, caller: Reader, here: Here) -> dict[str, object]:
     """A subscription as it stands."""
     async with here.database.begin() as connection:
-        return _shown(await _owned(connection, caller, id))
+        return _shown(await the_one(connection, caller, id))
 
 
 @router.patch(
@@ -300,7 +300,7 @@ async def change_subscription(
     url = None if body.url is None else _endpoint(here, body.url)
     wish = None if body.filter is None else wish_of(here, body.filter)
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         wanted = replace(
             held,
             url=url or held.url,
@@ -314,14 +314,14 @@ async def change_subscription(
             else held.per_second,
         )
         await subscribe.change(connection, held, wanted, _challenge(), datetime.now(UTC))
-        return _shown(await _owned(connection, caller, id))
+        return _shown(await the_one(connection, caller, id))
 
 
 @router.delete("/v1/subscriptions/{id}", status_code=204, summary="End a subscription")
 async def remove_subscription(id: str, caller: Writer, here: Here) -> None:
     """Ends a subscription for ever; what is still owed is withdrawn."""
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         await subscribe.remove(connection, held, datetime.now(UTC))
 
 
@@ -334,7 +334,7 @@ async def send_test(id: str, caller: Writer, here: Here) -> dict[str, object]:
     An endpoint that has not consented is sent a new `webhook.verify` instead.
     """
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         try:
             kind = await subscribe.send_test(connection, held, _challenge(), datetime.now(UTC))
         except WrongState as error:
@@ -357,14 +357,14 @@ async def confirm_subscription(
     after 10 wrong ones a new one is needed, which `POST .../test` sends.
     """
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         try:
             answer = await subscribe.confirm(
                 connection, here.guesses, held, body.challenge, datetime.now(UTC)
             )
         except WrongState as error:
             raise Problem("conflict", str(error)) from None
-        confirmed = await _owned(connection, caller, id)
+        confirmed = await the_one(connection, caller, id)
     said = "This is not the challenge that was sent last"
     match answer:
         case Answer.right:
@@ -391,7 +391,7 @@ async def rotate_secret(
     now, key = datetime.now(UTC), secrets.token_bytes(signing.KEY_BYTES)
     overlap = timedelta(hours=(body or Rotation()).overlap_hours)
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         await subscribe.rotate_secret(connection, here.seals, held.id, key, overlap, now)
     response.headers["Cache-Control"] = "no-store"
     until = instant(now + overlap)
@@ -404,10 +404,10 @@ async def rotate_secret(
 async def suspend_subscription(id: str, caller: Writer, here: Here) -> dict[str, object]:
     """Sends nothing until it is resumed. What happens meanwhile is kept and then sent in order."""
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         reason = f"suspended by {caller.partner}"
         await subscribe.suspend(connection, held, reason, datetime.now(UTC))
-        return _shown(await _owned(connection, caller, id))
+        return _shown(await the_one(connection, caller, id))
 
 
 @router.post(
@@ -421,7 +421,7 @@ async def resume_subscription(
     What happens from now on does not wait for it. An endpoint that has not consented is asked again.
     """
     async with here.database.begin() as connection:
-        held = await _owned(connection, caller, id, lock=True)
+        held = await the_one(connection, caller, id, lock=True)
         try:
             await subscribe.resume(
                 connection,
@@ -433,7 +433,7 @@ async def resume_subscription(
             )
         except WrongState as error:
             raise Problem("conflict", str(error)) from None
-        return _shown(await _owned(connection, caller, id))
+        return _shown(await the_one(connection, caller, id))
 
 
 async def owned(
@@ -460,9 +460,14 @@ def event_data(delivery: Delivery) -> dict[str, Any]:
     return data
 
 
-async def _owned(
+async def the_one(
     connection: Connection, caller: Caller, subscription_id: str, *, lock: bool = False
 ) -> Subscription:
+    """A subscription that the caller may see; for anyone else there is none.
+
+    Raises:
+        Problem: ``not-found``.
+    """
     found = await owned(connection, caller, subscription_id, lock=lock)
     if found is None:
         raise Problem("not-found", f"There is no subscription {subscription_id[:100]!r}.")
