@@ -288,6 +288,86 @@ def test_the_page_follows_what_happens_and_keeps_the_reader_where_they_are(
         expect(first).to_contain_text("Gallium", timeout=15_000)
 
 
+def _to_the_failing_delivery(page: Page) -> None:
+    """From the board by links alone: the endpoint that fails, then what it is owed."""
+    page.locator("#deliveries").get_by_role("link", name="dorado").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("dorado failing")
+    page.get_by_role("navigation", name="Deliveries by state").get_by_role(
+        "link", name="owed"
+    ).click()
+    page.locator("table.listed").get_by_role("link").first.click()
+    expect(page.get_by_role("heading", name="Tries")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"), [("desk", "light"), ("readme", "dark"), ("phone", "light")]
+)
+def test_an_operator_sees_why_a_subscriber_is_not_told(
+    browser: Browser, desk: Desk, size: str, scheme: str
+) -> None:
+    def fits() -> None:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
+        assert page.evaluate(POOR_CONTRAST) == [], page.url
+
+    with looking(browser, desk, size=size, scheme=scheme) as page:
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name="Deliveries").click()
+        first = page.get_by_role("heading", level=1)
+        expect(first).to_contain_text("2 of 3 endpoints in trouble")
+        expect(page.locator("#verdict")).to_contain_text("ember is suspended since")
+        expect(page.locator("#verdict")).to_contain_text("breaker open until")
+        fits()
+        page.get_by_role("link", name="Now").click()
+        _to_the_failing_delivery(page)
+        expect(page.locator("#verdict")).to_contain_text("Owed")
+        tries = page.get_by_role("region", name="Tries and their times")
+        expect(tries.get_by_role("row")).to_have_count(4)
+        expect(tries.locator("svg rect.wait").first).to_have_attribute("width", re.compile(r"\d"))
+        expect(tries.get_by_role("row").nth(1)).to_contain_text("4 ms")
+        expect(page.locator("pre.answer").first).to_contain_text("upstream is away")
+        fits()
+
+
+def test_without_javascript_an_endpoint_is_suspended_and_resumed_by_keyboard(
+    browser: Browser, desk: Desk
+) -> None:
+    with looking(browser, desk, script=False) as page:
+        page.goto(f"{desk.url}/endpoints/sub_baltica")
+        page.get_by_label("Suspend it, because").focus()
+        page.keyboard.type("Their office moves.")
+        page.keyboard.press("Enter")
+        expect(page.locator(".said")).to_contain_text("It is suspended.")
+        expect(page.locator("#verdict")).to_contain_text("suspended by zita: Their office moves.")
+        page.get_by_label("Resume it, with").focus()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator(".said")).to_contain_text("It is resumed.")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("baltica active")
+
+
+def test_what_is_typed_and_unfolded_stays_while_the_page_follows_and_nothing_jumps(
+    browser: Browser, desk: Desk
+) -> None:
+    shifts = (
+        "() => new Promise((done) => new PerformanceObserver((list) => done(list.getEntries()"
+        ".reduce((sum, entry) => sum + entry.value, 0))).observe({type: 'layout-shift', buffered: true})"
+        " || setTimeout(() => done(0), 300))"
+    )
+    with looking(browser, desk) as page:
+        page.goto(f"{desk.url}/endpoints/sub_dorado")
+        page.locator("#hours summary").click()
+        reason = page.get_by_label("Suspend it, because")
+        reason.fill("It pages them")
+        desk.change("UPDATE subscriptions SET description = 'ring twice' WHERE id = 'sub_dorado'")
+        _look_again(page)
+        expect(page.get_by_text("ring twice")).to_be_visible(timeout=15_000)
+        expect(reason).to_have_value("It pages them")
+        expect(page.locator("#hours table")).to_be_visible()
+        for path in ("/deliveries", "/endpoints/sub_ember", "/deliveries/msg_ember_1"):
+            page.goto(f"{desk.url}{path}")
+            expect(page.locator("#pulse")).to_have_attribute("data-state", "live")
+            assert page.evaluate(shifts) < 0.01, path
+
+
 def test_a_page_that_is_no_longer_live_says_so_and_recovers(browser: Browser, desk: Desk) -> None:
     with looking(browser, desk, may_say="gone") as page:
         expect(page.locator("#pulse")).to_have_attribute("data-state", "live")
