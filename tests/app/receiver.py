@@ -52,10 +52,16 @@ async def consenting(heard: Heard) -> Answer:
 
 @dataclass(slots=True)
 class Receiver:
-    """An endpoint in some manner; it may go down and come back on the same port."""
+    """An endpoint in some manner; it may go down and come back on the same port.
+
+    ``handshake`` are the headers with which it answers ``OPTIONS``; None refuses to. ``asked`` are the
+    headers of those who did.
+    """
 
     manner: Manner = consenting
+    handshake: dict[str, str] | None = None
     secrets: list[str] = field(default_factory=list)
+    asked: list[dict[str, str]] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -106,7 +112,7 @@ class Receiver:
         self._busy.add(task)
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
-                heard = await self._read(reader)
+                heard = await self._read(reader, writer)
                 self.at_once += 1
                 self.most_at_once = max(self.most_at_once, self.at_once)
                 try:
@@ -124,10 +130,18 @@ class Receiver:
         self._busy.discard(task)
         writer.close()
 
-    async def _read(self, reader: asyncio.StreamReader) -> Heard:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        pairs = [line.partition(":") for line in head.split("\r\n")[1:] if line]
-        headers = {name.lower(): value.strip() for name, _, value in pairs}
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Heard:
+        """The next webhook; what asks before it by ``OPTIONS`` is answered with the handshake."""
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            pairs = [line.partition(":") for line in head.split("\r\n")[1:] if line]
+            headers = {name.lower(): value.strip() for name, _, value in pairs}
+            if not head.startswith("OPTIONS "):
+                break
+            self.asked.append(headers)
+            status = 405 if self.handshake is None else 200
+            said = "".join(f"{name}: {value}\r\n" for name, value in (self.handshake or {}).items())
+            writer.write(f"HTTP/1.1 {status} Said\r\n{said}content-length: 0\r\n\r\n".encode())
         raw = await reader.readexactly(int(headers["content-length"]))
         heard = Heard(headers["webhook-id"], headers, raw, self._signers(headers, raw))
         self.heard.append(heard)
