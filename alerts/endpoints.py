@@ -182,10 +182,13 @@ def advance(health: Health, seen: Seen, patience: Patience) -> Step:
 
 
 def _succeeded(health: Health, seen: Seen, patience: Patience) -> Step:
+    counted = _counted(health, seen.at, patience, failed=False)
+    if not health.failures and seen.verdict.parting is None:
+        return Step(counted)  # It was well, and is.
     since = health.failing_since
     was_open = health.open_until is not None
     well = replace(
-        Health() if was_open else _counted(health, seen.at, patience, failed=False),
+        Health() if was_open else counted,
         pause_until=health.pause_until,
         last_error=health.last_error,
         failures=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
-from sqlalchemy import event, exc, text
+from sqlalchemy import TextClause, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.settings import Unusable
@@ -230,6 +231,15 @@ class Database:
             raise DatabaseAway(_sentence(error)) from error
         finally:
             connection.terminate()
+
+
+@functools.lru_cache(maxsize=1_024)
+def statement(sql: str) -> TextClause:
+    """A statement, read for its parameters once: that costs as much as to send it.
+
+    For statements that are constants; the hot ones are.
+    """
+    return text(sql)
 
 
 async def driver(connection: Connection) -> asyncpg.Connection[asyncpg.Record]:

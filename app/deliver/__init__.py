@@ -79,7 +79,9 @@ class Sender:
         self._origin = settings.public_url or ""
         self._desk = Desk(seals, self._origin)
         self._hand = Hand(settings.webhook_in_flight, settings.webhook_in_flight_per_endpoint)
-        self._ledger = Ledger(database, patience_of(settings), clock, self._recorded)
+        self._ledger = Ledger(
+            database, patience_of(settings), clock, lambda: self._hand.is_busy, self._recorded
+        )
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._under_way: set[asyncio.Task[None]] = set()
         self._asides: set[asyncio.Task[None]] = set()

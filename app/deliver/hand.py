@@ -24,6 +24,8 @@ MOST_AHEAD = 256
 SLOW_ROOMS = 16
 """Slow attempts may be so many times as many as quick ones; beyond that they count as quick ones."""
 
+BUSY_WITH = 16
+
 _SPARE_AHEAD = 256
 _RETRIES_SHARE = 0.75
 _FORGET_SECONDS = 5.0
@@ -94,6 +96,11 @@ class Hand:
     def is_empty(self) -> bool:
         """Whether nothing is claimed and not recorded."""
         return not self._held
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether much is under way or waits, so that more will end soon."""
+        return self._quick + self._waiting >= BUSY_WITH
 
     @property
     def under_way(self) -> int:

@@ -13,6 +13,9 @@ from app.store.queue import Attempted, Recorded
 
 AWAY_SECONDS = 1.0
 RECORDED_TOGETHER = 256
+GATHER_SECONDS = 0.01
+"""While many are under way a transaction waits so long for others to end: it costs the same for fifty."""
+
 MOST_UNRECORDED = 2_048
 """With so many attempts to be recorded nothing more is begun."""
 
@@ -27,6 +30,7 @@ class Ledger:
         database: where they are recorded.
         endpoints: the numbers of the endpoints' machine.
         clock: tells the instant, aware.
+        more: whether other attempts are about to end.
         done: called with each batch once it is recorded, or given up.
     """
 
@@ -35,12 +39,14 @@ class Ledger:
         database: Database,
         endpoints: Patience,
         clock: Callable[[], datetime],
+        more: Callable[[], bool],
         done: Callable[[list[Attempted], Recorded], None],
     ) -> None:
         self.patience: float | None = None
         self._database = database
         self._endpoints = endpoints
         self._clock = clock
+        self._more = more
         self._done = done
         self._waiting: list[Attempted] = []
         self._writer: asyncio.Task[None] | None = None
@@ -68,6 +74,8 @@ class Ledger:
 
     async def _write_all(self) -> None:
         while self._waiting:
+            if len(self._waiting) < RECORDED_TOGETHER and self._more():
+                await asyncio.sleep(GATHER_SECONDS)
             batch = self._waiting[:RECORDED_TOGETHER]
             del self._waiting[: len(batch)]
             await self._write(batch)

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import text
-
 from alerts.payloads import VERIFY
 from alerts.routing import SubscriptionId
-from app.database import Connection
+from app.database import Connection, statement
 from app.store import endpoints
 
 CHANNEL = "forewarn_deliveries"
@@ -67,7 +65,7 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
         return
     await endpoints.lock(connection, {debt.subscription_id for debt in debts})
     rows = await connection.execute(
-        text(
+        statement(
             """
             WITH debts AS (
                 SELECT *, row_number() OVER (PARTITION BY subscription_id ORDER BY place) AS n,
@@ -130,7 +128,7 @@ async def _overtake(
     locked; its endpoint is taken to be ready, as ``owe`` has left it.
     """
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT alert_id FROM deliveries WHERE subscription_id = :id AND state = 'owed' "
             "AND alert_id = ANY(CAST(:alerts AS bigint[])) AND finished_at IS NULL AND NOT blocked "
             "AND attempts - forgiven >= :often AND (lease_until IS NULL OR lease_until <= :now)"
@@ -144,7 +142,7 @@ async def _overtake(
 
 async def wake(connection: Connection) -> None:
     """Tells every sender at commit that something may be due."""
-    await connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+    await connection.execute(statement("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
 
 
 async def drain(
@@ -155,7 +153,7 @@ async def drain(
     The subscription must be locked; its endpoint is not refreshed.
     """
     await connection.execute(
-        text(
+        statement(
             """
             WITH backlog AS (
                 SELECT id, row_number() OVER (ORDER BY sequence) - 1 AS n FROM deliveries
@@ -186,7 +184,7 @@ async def keep_latest(
     endpoint is not refreshed.
     """
     await connection.execute(
-        text(
+        statement(
             """
             WITH waiting AS (
                 SELECT id, alert_id, sequence, lease_until > :now AS under_way FROM deliveries
@@ -233,7 +231,7 @@ async def asked(connection: Connection, subscription_id: SubscriptionId) -> Aske
     waits asks anew. The subscription must be locked.
     """
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT id, state, data::jsonb ->> 'challenge' AS challenge, created_at "
             "FROM deliveries WHERE subscription_id = :id AND type = :verify "
             "ORDER BY sequence DESC LIMIT 1"
@@ -256,7 +254,7 @@ async def accept(
     """
     await _finish(connection, asked, "delivered", now)
     await connection.execute(
-        text(
+        statement(
             "UPDATE subscriptions SET status = 'active', reason = '', verified_at = :now, "
             "owed_since = coalesce(owed_since, :now) WHERE id = :id AND status = 'pending'"
         ),
@@ -273,7 +271,7 @@ async def spoil(connection: Connection, asked: Asked, now: datetime) -> None:
 
 async def _finish(connection: Connection, asked: Asked, state: str, now: datetime) -> None:
     await connection.execute(
-        text(
+        statement(
             "UPDATE deliveries SET state = :state, due_at = NULL, lease_until = NULL, "
             "finished_at = :now WHERE id = :id"
         ),
@@ -294,7 +292,7 @@ async def withdraw(
     endpoint is not refreshed.
     """
     await connection.execute(
-        text(
+        statement(
             "UPDATE deliveries SET state = 'withdrawn', due_at = NULL, lease_until = NULL, "
             "blocked = false, finished_at = coalesce(finished_at, :now) "
             "WHERE subscription_id = :id AND state = 'owed' "
@@ -320,7 +318,7 @@ async def redeliver(
     or is under way is left as it is. The subscription must be locked and active.
     """
     done = await connection.execute(
-        text(
+        statement(
             """
             UPDATE deliveries AS d SET state = 'owed', lease_until = NULL, lane = 0,
                 due_at = CAST(:begins AS timestamptz) + (w.place - 1) * CAST(:every AS interval),
@@ -349,7 +347,7 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
     It stays in the pull feed and can be sent again by hand. What is under way is let end first.
     """
     rows = await connection.execute(
-        text(
+        statement(
             """
             SELECT s.id FROM subscriptions AS s WHERE s.status = 'suspended' AND EXISTS (
                 SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.state = 'owed'
@@ -361,7 +359,7 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
     )
     touched = [SubscriptionId(row.id) for row in rows]
     done = await connection.execute(
-        text(
+        statement(
             """
             WITH old AS (
                 SELECT id FROM deliveries WHERE subscription_id = ANY(CAST(:ids AS text[]))
@@ -382,7 +380,7 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
 async def unblock(connection: Connection, ids: Sequence[SubscriptionId]) -> None:
     """Lets the earliest of every alert go where others were taken from before it. They must be locked."""
     await connection.execute(
-        text(
+        statement(
             """
             UPDATE deliveries AS d SET blocked = false FROM (
                 SELECT DISTINCT ON (subscription_id, alert_id) id FROM deliveries
@@ -405,14 +403,14 @@ async def forget(
     Gives how many rows went; call again while it is ``limit`` or more.
     """
     tried = await connection.execute(
-        text(
+        statement(
             "DELETE FROM attempts WHERE (delivery_id, number) IN (SELECT delivery_id, number "
             "FROM attempts WHERE at < :before ORDER BY at LIMIT :limit)"
         ),
         {"before": attempts_before, "limit": limit},
     )
     finished = await connection.execute(
-        text(
+        statement(
             """
             WITH old AS (
                 SELECT id FROM deliveries WHERE state <> 'owed' AND finished_at < :before
@@ -426,6 +424,6 @@ async def forget(
     ids = list(finished.scalars())
     if ids:
         await connection.execute(
-            text("DELETE FROM deliveries WHERE id = ANY(CAST(:ids AS bigint[]))"), {"ids": ids}
+            statement("DELETE FROM deliveries WHERE id = ANY(CAST(:ids AS bigint[]))"), {"ids": ids}
         )
     return int(tried.rowcount) + len(ids)

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
-
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
-from app.database import Connection
+from app.database import Connection, statement
 from app.store.subscriptions import filter_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
@@ -34,7 +32,7 @@ async def lock(connection: Connection, ids: Collection[SubscriptionId]) -> None:
     A statement of its own, so that the next one sees what other holders wrote.
     """
     await connection.execute(
-        text(
+        statement(
             "SELECT id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])) "
             "ORDER BY id FOR NO KEY UPDATE"
         ),
@@ -45,7 +43,7 @@ async def lock(connection: Connection, ids: Collection[SubscriptionId]) -> None:
 async def refresh(connection: Connection, ids: Collection[SubscriptionId]) -> None:
     """Works out anew when each of these may next be sent something. They must be locked."""
     await connection.execute(
-        text(
+        statement(
             f"""
             UPDATE subscriptions AS s SET ready_at = n.ready_at
             FROM (
@@ -86,7 +84,7 @@ class Neighbour:
 async def with_untold(connection: Connection, limit: int) -> list[SubscriptionId]:
     """Endpoints whose owners must be told something."""
     rows = await connection.execute(
-        text("SELECT id FROM subscriptions WHERE untold IS NOT NULL ORDER BY id LIMIT :limit"),
+        statement("SELECT id FROM subscriptions WHERE untold IS NOT NULL ORDER BY id LIMIT :limit"),
         {"limit": limit},
     )
     return [SubscriptionId(row.id) for row in rows]
@@ -95,7 +93,7 @@ async def with_untold(connection: Connection, limit: int) -> list[SubscriptionId
 async def neighbours(connection: Connection, ids: Collection[SubscriptionId]) -> list[Neighbour]:
     """The active endpoints of the owners of these, themselves included."""
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT id, partner_id, filter FROM subscriptions WHERE status = 'active' "
             "AND partner_id IN (SELECT partner_id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])))"
         ),
@@ -110,7 +108,7 @@ async def neighbours(connection: Connection, ids: Collection[SubscriptionId]) ->
 async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -> list[Untold]:
     """Takes what must be told about these; they must be locked."""
     rows = await connection.execute(
-        text(
+        statement(
             """
             WITH told AS (
                 SELECT s.id, s.untold FROM subscriptions AS s

@@ -14,14 +14,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
-
 from alerts import endpoints as machine
 from alerts.endpoints import Health, Notice, Patience, Seen
 from alerts.payloads import VERIFY, Format, earlier_numbers, transition_id
 from alerts.retries import FRESH_ATTEMPTS, Decision, Outcome, Verdict
 from alerts.routing import SubscriptionId
-from app.database import Connection
+from app.database import Connection, statement
 from app.store import deliveries, endpoints
 from app.store.deliveries import OVERTAKES_AFTER, webhook_id
 
@@ -143,7 +141,7 @@ async def claim(
         lease_until: until when they are this worker's.
     """
     found = await connection.execute(
-        text(
+        statement(
             """
             SELECT s.id, s.url, s.format, s.format_version, s.status, s.at_once, s.per_second,
                 (SELECT array_agg(k.sealed ORDER BY k.number DESC) FROM subscription_secrets AS k
@@ -169,7 +167,7 @@ async def claim(
         return []
     wanted = [_room(row.at_once, row.per_second, rooms.get(row.id, per_endpoint)) for row in ready]
     rows = await connection.execute(
-        text(_CLAIM),
+        statement(_CLAIM),
         {
             "ids": [row.id for row in ready],
             "rooms": wanted,
@@ -288,7 +286,7 @@ async def _make_them_wait(
         else:
             waits.append(None)
     await connection.execute(
-        text(
+        statement(
             f"""
             UPDATE subscriptions AS s SET not_before = n.not_before,
                 ready_at = CASE WHEN n.due_at IS NOT NULL
@@ -308,7 +306,8 @@ async def _make_them_wait(
 async def next_ready(connection: Connection, *, after: datetime) -> datetime | None:
     """When the next endpoint is ready for something after an instant; None when none will be."""
     found = await connection.execute(
-        text("SELECT min(ready_at) FROM subscriptions WHERE ready_at > :after"), {"after": after}
+        statement("SELECT min(ready_at) FROM subscriptions WHERE ready_at > :after"),
+        {"after": after},
     )
     at: datetime | None = found.scalar_one()
     return at
@@ -324,7 +323,7 @@ async def with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> li
     if not asking:
         return list(claimed)
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT t.id, t.number AS of, a.ref, e.number, e.recorded_at FROM transitions AS t "
             "JOIN alerts AS a ON a.id = t.alert_id "
             "JOIN transitions AS e ON e.alert_id = t.alert_id AND e.number < t.number "
@@ -353,7 +352,7 @@ async def extend(
     subscriptions = {one.subscription_id for one in held}
     await endpoints.lock(connection, subscriptions)
     rows = await connection.execute(
-        text(
+        statement(
             "UPDATE deliveries AS d SET due_at = :lease_until, lease_until = :lease_until "
             "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[])) AS h (id, fence) "
             "WHERE d.id = h.id AND d.fence = h.fence AND d.state = 'owed' "
@@ -367,7 +366,7 @@ async def extend(
     )
     kept = rows.all()
     await connection.execute(
-        text(
+        statement(
             "UPDATE subscriptions SET not_before = GREATEST(not_before, :lease_until), "
             "ready_at = GREATEST(ready_at, CASE WHEN ready_at IS NOT NULL THEN :lease_until END) "
             "WHERE id = ANY(CAST(:ids AS text[])) AND at_once IS NOT NULL"
@@ -386,7 +385,7 @@ async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
     subscriptions = {one.subscription_id for one in held}
     await endpoints.lock(connection, subscriptions)
     await connection.execute(
-        text(
+        statement(
             "UPDATE deliveries AS d SET due_at = h.due_at, lease_until = NULL "
             "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), "
             "CAST(:due AS timestamptz[])) AS h (id, fence, due_at) "
@@ -399,7 +398,7 @@ async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
         },
     )
     await connection.execute(
-        text(
+        statement(
             "UPDATE subscriptions AS s SET not_before = GREATEST("
             "CAST(s.health ->> 'open_until' AS timestamptz), "
             "CAST(s.health ->> 'pause_until' AS timestamptz)) "
@@ -418,7 +417,7 @@ async def record(
     """Records attempts and what follows for their deliveries and endpoints.
 
     An attempt is left out when its fence is old or its delivery is no longer owed: somebody else
-    has claimed it since, or it was withdrawn. Three statements, four when an alert moves on.
+    has claimed it since, or it was withdrawn. Three statements.
 
     * delivered, given up, aborted: finished; the next of the same alert is let go
     * retry, throttled: due later, and those of the same alert behind it wait on
@@ -426,7 +425,7 @@ async def record(
     * a verification delivered: its subscription becomes active
     """
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT id, url, status, ordering, health FROM subscriptions "
             "WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id FOR NO KEY UPDATE"
         ),
@@ -435,15 +434,13 @@ async def record(
     held = {row.id: row for row in rows}
     recorded = Recorded(kept=await _write_down(connection, attempts, now))
     counted = sorted((a for a in attempts if a.claimed.key in recorded.kept), key=lambda a: a.at)
-    await _let_next_go(connection, counted)
     await _overtake(connection, held, counted, now)
     changes: dict[str, _Change] = {}
     for attempted in counted:
         row = held[attempted.claimed.subscription_id]
-        change = changes.setdefault(
-            row.id, _Change(machine.health_of(row.health), row.status, row.url)
-        )
-        change.fold(attempted, patience)
+        if row.id not in changes:
+            changes[row.id] = _Change(machine.health_of(row.health), row.status, row.url)
+        changes[row.id].fold(attempted, patience)
     await _change_endpoints(connection, changes, now)
     for name, change in changes.items():
         one = SubscriptionId(name)
@@ -492,11 +489,14 @@ class _Change:
 async def _write_down(
     connection: Connection, attempts: Sequence[Attempted], now: datetime
 ) -> set[tuple[int, int]]:
-    """Writes the attempts and where they leave their deliveries; gives the claims that were kept."""
+    """Writes the attempts and where they leave their deliveries; gives the claims that were kept.
+
+    Of each alert that has moved on, the next delivery waits no more.
+    """
     ordered = sorted(attempts, key=lambda a: a.claimed.id)
     charged = [a.verdict.decision is not Decision.throttled for a in ordered]
     rows = await connection.execute(
-        text(
+        statement(
             """
             WITH said AS (
                 SELECT * FROM unnest(
@@ -507,9 +507,10 @@ async def _write_down(
                     CAST(:statuses AS integer[]), CAST(:errors AS text[]),
                     CAST(:milliseconds AS double precision[]), CAST(:excerpts AS text[]),
                     CAST(:sent_after AS double precision[]),
-                    CAST(:answered_after AS double precision[]), CAST(:answer_headers AS text[])
+                    CAST(:answered_after AS double precision[]), CAST(:answer_headers AS text[]),
+                    CAST(:moves AS boolean[])
                 ) AS s (id, fence, state, due_at, lane, charged, at, verdict, reason, status, error,
-                    milliseconds, excerpt, sent_after, answered_after, answer_headers)
+                    milliseconds, excerpt, sent_after, answered_after, answer_headers, moves)
             ), kept AS (
                 UPDATE deliveries AS d
                 SET state = s.state, due_at = s.due_at, lease_until = NULL, lane = s.lane,
@@ -522,7 +523,19 @@ async def _write_down(
                 FROM said AS s
                 WHERE d.id = ANY (CAST(:ids AS bigint[]))
                     AND d.id = s.id AND d.fence = s.fence AND d.state = 'owed'
-                RETURNING d.id, d.attempts, d.fence
+                RETURNING d.id, d.attempts, d.fence, d.subscription_id, d.alert_id, d.sequence, s.moves
+            ), released AS (
+                -- The subquery is asked row by row, so that no plan joins the queue by statistics of
+                -- yesterday.
+                UPDATE deliveries SET blocked = false
+                WHERE blocked AND id = ANY (ARRAY(
+                    SELECT (
+                        SELECT f.id FROM deliveries AS f
+                        WHERE f.subscription_id = k.subscription_id AND f.alert_id = k.alert_id
+                            AND f.state = 'owed' AND f.finished_at IS NULL AND f.sequence > k.sequence
+                        ORDER BY f.sequence LIMIT 1
+                    ) FROM kept AS k WHERE k.moves
+                ))
             ), written AS (
                 INSERT INTO attempts
                     (delivery_id, number, at, verdict, reason, status, error, milliseconds, excerpt,
@@ -553,6 +566,7 @@ async def _write_down(
             "sent_after": [a.outcome.sent_after for a in ordered],
             "answered_after": [a.outcome.answered_after for a in ordered],
             "answer_headers": [_headers(a.outcome.answer_headers) for a in ordered],
+            "moves": [_moves_on(a) for a in ordered],
             "now": now,
         },
     )
@@ -570,51 +584,23 @@ _STATES = {
 _FINISHED = frozenset(decision for decision, state in _STATES.items() if state != "owed")
 
 
+def _moves_on(attempted: Attempted) -> bool:
+    """Whether the next of the same alert need wait no more."""
+    claimed = attempted.claimed
+    is_first = claimed.alert_id is not None and not claimed.again
+    return is_first and attempted.verdict.decision in _FINISHED
+
+
 def _headers(said: Mapping[str, str]) -> str:
     return _storable(json.dumps(dict(said), ensure_ascii=False)) if said else ""
 
 
 def _storable(text: str) -> str:
     """Text as PostgreSQL can hold it, whatever an endpoint put into it."""
+    if text.isascii() and "\0" not in text:
+        return text
     sound = text.encode("utf-8", "replace").decode()
     return sound.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-async def _let_next_go(connection: Connection, attempts: Sequence[Attempted]) -> None:
-    """Of each alert that has moved on, the next delivery waits no more."""
-    moved = [
-        a.claimed
-        for a in attempts
-        if a.claimed.alert_id is not None
-        and not a.claimed.again
-        and a.verdict.decision in _FINISHED
-    ]
-    if not moved:
-        return
-    # The subquery is asked row by row, so that no plan joins the queue by statistics of yesterday.
-    await connection.execute(
-        text(
-            """
-            WITH following AS (
-                SELECT (
-                    SELECT f.id FROM deliveries AS f
-                    WHERE f.subscription_id = m.subscription_id AND f.alert_id = m.alert_id
-                        AND f.state = 'owed' AND f.finished_at IS NULL AND f.sequence > m.sequence
-                    ORDER BY f.sequence LIMIT 1
-                ) AS id
-                FROM unnest(CAST(:subscriptions AS text[]), CAST(:alerts AS bigint[]),
-                    CAST(:sequences AS bigint[])) AS m (subscription_id, alert_id, sequence)
-            )
-            UPDATE deliveries SET blocked = false
-            WHERE id = ANY (ARRAY(SELECT id FROM following)) AND blocked
-            """
-        ),
-        {
-            "subscriptions": [one.subscription_id for one in moved],
-            "alerts": [one.alert_id for one in moved],
-            "sequences": [one.sequence for one in moved],
-        },
-    )
 
 
 async def _overtake(
@@ -648,7 +634,7 @@ async def _change_endpoints(
         return
     names = list(changes)
     await connection.execute(
-        text(
+        statement(
             f"""
             WITH said AS (
                 SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:healths AS text[]),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 
 from alerts.routing import SubscriptionId
-from app.database import Connection
+from app.database import Connection, statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ async def reach(
     are none. Counts to ``limit`` and no further.
     """
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT min(sequence) AS first, max(sequence) AS last, count(*) AS many FROM ("
             "SELECT sequence FROM deliveries WHERE subscription_id = :id "
             "AND state = ANY(CAST(:states AS text[])) AND created_at >= :since "
@@ -86,7 +86,7 @@ async def add(
 ) -> Recovery:
     """Writes a job down; it is worked on from the next look on."""
     rows = await connection.execute(
-        text(
+        statement(
             "INSERT INTO recoveries (subscription_id, first_sequence, last_sequence, states, "
             "next_sequence, created_at, created_by) VALUES (:id, :first, :last, "
             "CAST(:states AS text[]), :first, :now, :by) RETURNING *"
@@ -106,7 +106,9 @@ async def add(
 async def listing(connection: Connection, subscription_id: SubscriptionId) -> list[Recovery]:
     """The jobs of a subscription, the newest first, at most a hundred."""
     rows = await connection.execute(
-        text("SELECT * FROM recoveries WHERE subscription_id = :id ORDER BY id DESC LIMIT 100"),
+        statement(
+            "SELECT * FROM recoveries WHERE subscription_id = :id ORDER BY id DESC LIMIT 100"
+        ),
         {"id": subscription_id},
     )
     return [_recovery(row) for row in rows.mappings()]
@@ -117,7 +119,7 @@ async def find(
 ) -> Recovery | None:
     """One job of a subscription."""
     rows = await connection.execute(
-        text("SELECT * FROM recoveries WHERE subscription_id = :id AND id = :number"),
+        statement("SELECT * FROM recoveries WHERE subscription_id = :id AND id = :number"),
         {"id": subscription_id, "number": number},
     )
     row = rows.mappings().first()
@@ -127,7 +129,7 @@ async def find(
 async def open_for(connection: Connection) -> list[SubscriptionId]:
     """The subscriptions with jobs to be worked on: such as are sent to now, or are no more."""
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT DISTINCT r.subscription_id FROM recoveries AS r "
             "JOIN subscriptions AS s ON s.id = r.subscription_id "
             "WHERE r.finished_at IS NULL AND s.status IN ('active', 'removed') ORDER BY 1"
@@ -139,7 +141,7 @@ async def open_for(connection: Connection) -> list[SubscriptionId]:
 async def oldest_open(connection: Connection, subscription_id: SubscriptionId) -> Recovery | None:
     """The job to go on with. The subscription must be locked."""
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT * FROM recoveries WHERE subscription_id = :id AND finished_at IS NULL "
             "ORDER BY id LIMIT 1"
         ),
@@ -152,7 +154,7 @@ async def oldest_open(connection: Connection, subscription_id: SubscriptionId) -
 async def next_of(connection: Connection, job: Recovery, limit: int) -> list[tuple[int, int]]:
     """The next deliveries of a job, as row id and sequence, in sequence."""
     rows = await connection.execute(
-        text(
+        statement(
             "SELECT id, sequence FROM deliveries WHERE subscription_id = :id "
             "AND sequence BETWEEN :next AND :last AND state = ANY(CAST(:states AS text[])) "
             "AND type <> 'webhook.verify' ORDER BY sequence LIMIT :limit"
@@ -173,7 +175,7 @@ async def move_on(
 ) -> None:
     """Notes how far a job has come, and how many more were owed again."""
     await connection.execute(
-        text(
+        statement(
             "UPDATE recoveries SET next_sequence = :next, redelivered = redelivered + :count "
             "WHERE id = :id"
         ),
@@ -184,7 +186,7 @@ async def move_on(
 async def finish(connection: Connection, job: Recovery, now: datetime, *, by: str = "") -> None:
     """Ends a job: it has come through, or somebody stopped it."""
     await connection.execute(
-        text(
+        statement(
             "UPDATE recoveries SET finished_at = :now, stopped_by = :by "
             "WHERE id = :id AND finished_at IS NULL"
         ),
