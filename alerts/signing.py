@@ -6,7 +6,6 @@ Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/st
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,5 +44,4 @@ def headers(keys: Sequence[bytes], webhook_id: str, at: datetime, body: bytes) -
 
 
 def _signature(key: bytes, content: bytes) -> str:
-    digest = hmac.new(key, content, hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(digest).decode()}"
+    return f"v1,{base64.b64encode(hmac.digest(key, content, 'sha256')).decode()}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Literal
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -157,7 +158,7 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
     rendering: list[structlog.types.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_as_json)]
         if form == "json"
         else [
             structlog.dev.ConsoleRenderer(
@@ -189,6 +190,13 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
         library.handlers.clear()
         library.propagate = True
         library.setLevel(logging.WARNING)
+
+
+def _as_json(fields: Mapping[str, Any], **_: Any) -> str:
+    return _encoder.encode(fields).decode()
+
+
+_encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
 def line(event: str, *, level: str = "info", **fields: Any) -> None:

@@ -19,8 +19,6 @@ could notice is a new version, and a subscription keeps the version it was made 
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 from alerts.payloads import cap, chat, cloudevents, plain, text, withheld
 from alerts.payloads.documents import (
     LONGEST_DATA,
@@ -80,7 +78,7 @@ def write(format: Format, version: int, message: Message, origin: str) -> Writte
         format, version = Format.json, 1
     written = _written(format, withheld.withhold(message), origin)
     named = {**written.headers, _FORMAT_HEADER: f"{format.value}/{version}"}
-    return Written(written.content_type, MappingProxyType(named), written.body)
+    return Written(written.content_type, named, written.body)
 
 
 def _written(format: Format, message: Message, origin: str) -> Written:

@@ -22,7 +22,5 @@ def body(kind: str, timestamp: str, sequence: int, data: str) -> bytes:
     ``timestamp`` is when the message became owed (RFC 3339), ``sequence`` its place in the
     subscription, ``data`` JSON text as rendered.
     """
-    head = json.dumps(
-        {"type": kind, "timestamp": timestamp, "sequence": sequence}, separators=(",", ":")
-    )
-    return f'{head[:-1]},"data":{data}}}'.encode()
+    head = f'"type":{json.dumps(kind)},"timestamp":{json.dumps(timestamp)},"sequence":{sequence}'
+    return f'{{{head},"data":{data}}}'.encode()

@@ -12,11 +12,14 @@ from app.database import Database, DatabaseAway
 from app.store.queue import Attempted, Recorded
 
 AWAY_SECONDS = 1.0
-RECORDED_TOGETHER = 256
+RECORDED_TOGETHER = 1_024
+GATHERED = 64
 GATHER_SECONDS = 0.01
-"""While many are under way a transaction waits so long for others to end: it costs the same for fifty."""
+GATHER_TURNS = 4
+"""While many are under way a transaction waits up to so many times so long for others to end: it costs
+the same for sixty-four as for one."""
 
-MOST_UNRECORDED = 2_048
+MOST_UNRECORDED = 4_096
 """With so many attempts to be recorded nothing more is begun."""
 
 
@@ -30,6 +33,7 @@ class Ledger:
         database: where they are recorded.
         endpoints: the numbers of the endpoints' machine.
         clock: tells the instant, aware.
+        turn: held while a transaction of this worker goes on.
         more: whether other attempts are about to end.
         done: called with each batch once it is recorded, or given up.
     """
@@ -39,6 +43,7 @@ class Ledger:
         database: Database,
         endpoints: Patience,
         clock: Callable[[], datetime],
+        turn: asyncio.Lock,
         more: Callable[[], bool],
         done: Callable[[list[Attempted], Recorded], None],
     ) -> None:
@@ -46,6 +51,7 @@ class Ledger:
         self._database = database
         self._endpoints = endpoints
         self._clock = clock
+        self._turn = turn
         self._more = more
         self._done = done
         self._waiting: list[Attempted] = []
@@ -74,7 +80,9 @@ class Ledger:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            if len(self._waiting) < RECORDED_TOGETHER and self._more():
+            for _ in range(GATHER_TURNS):
+                if len(self._waiting) >= GATHERED or not self._more():
+                    break
                 await asyncio.sleep(GATHER_SECONDS)
             batch = self._waiting[:RECORDED_TOGETHER]
             del self._waiting[: len(batch)]
@@ -109,5 +117,5 @@ class Ledger:
                 return
 
     async def _write_once(self, batch: list[Attempted]) -> Recorded:
-        async with self._database.begin() as connection:
+        async with self._turn, self._database.begin() as connection:
             return await store.queue.record(connection, batch, self._endpoints, self._clock())
