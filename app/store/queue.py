@@ -49,8 +49,8 @@ class Claimed:
     """A delivery in this worker's hands until its lease ends, with all that sending needs.
 
     ``attempt`` is the number of the coming attempt among those the schedule counts. ``fence``
-    rises with every claim: who records with an old one is refused. ``again`` says that it was
-    finished before. ``due_at`` is when it was due. ``earlier`` are the transitions of its alert before
+    rises with every claim and every record: who records with an old one is refused. ``again`` says that
+    it was finished before. ``due_at`` is when it was due. ``earlier`` are the transitions of its alert before
     this one and when they were recorded, oldest first, for formats that refer to them.
     """
 
@@ -380,7 +380,9 @@ async def record(
     """Records attempts and what follows for their deliveries and endpoints.
 
     An attempt is left out when its fence is old or its delivery is no longer owed: somebody else
-    has claimed it since, or it was withdrawn. Three statements, four when an alert moves on.
+    has claimed it since, or it was withdrawn. Recording raises the fence as well, so that an attempt whose
+    commit was acknowledged to nobody is not recorded a second time. Three statements, four when an alert
+    moves on.
 
     * delivered, given up, aborted: finished; the next of the same alert is let go
     * retry, throttled: due later, and those of the same alert behind it wait on
@@ -474,7 +476,7 @@ async def _write_down(
             ), kept AS (
                 UPDATE deliveries AS d
                 SET state = s.state, due_at = s.due_at, lease_until = NULL, lane = s.lane,
-                    attempts = d.attempts + 1,
+                    attempts = d.attempts + 1, fence = d.fence + 1,
                     forgiven = d.forgiven + (NOT s.charged)::int,
                     throttled = d.throttled + (NOT s.charged)::int,
                     throttled_since = CASE WHEN s.charged THEN d.throttled_since
