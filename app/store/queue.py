@@ -29,6 +29,12 @@ OVERTAKES_AFTER = 4
 """Failures after which the newest of an alert may overtake, where a subscription asks for the latest:
 with the default schedule 13 minutes."""
 
+_STILL_OWED = "d.state || '' = 'owed'"
+"""SQL: whether a delivery that is found by its id is still owed. Written so that no index of the queue can
+serve it: their statistics are mostly of an empty queue, and a plan that trusts these reads all that is owed,
+which took 20 seconds a record behind 300 dead endpoints.
+"""
+
 _PACE_SPANS = 10  # a paced endpoint is given what it may have in a tenth of a second
 
 
@@ -146,7 +152,7 @@ async def claim(
                  WHERE k.subscription_id = s.id AND (k.retires_at IS NULL OR k.retires_at > :now)
                 ) AS sealed
             FROM subscriptions AS s
-            WHERE s.ready_at <= :now AND s.id <> ALL (CAST(:full AS text[]))
+            WHERE s.ready_at <= :now AND s.id NOT IN (SELECT unnest(CAST(:full AS text[])))
             ORDER BY s.ready_at, s.id LIMIT :most FOR NO KEY UPDATE OF s SKIP LOCKED
             """
         ),
@@ -343,7 +349,7 @@ async def extend(
         text(
             "UPDATE deliveries AS d SET due_at = :lease_until, lease_until = :lease_until "
             "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[])) AS h (id, fence) "
-            "WHERE d.id = h.id AND d.fence = h.fence AND d.state = 'owed' RETURNING d.id"
+            f"WHERE d.id = h.id AND d.fence = h.fence AND {_STILL_OWED} RETURNING d.id"
         ),
         {
             "ids": [one.id for one in held],
@@ -363,7 +369,7 @@ async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
             "UPDATE deliveries AS d SET due_at = h.due_at, lease_until = NULL "
             "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), "
             "CAST(:due AS timestamptz[])) AS h (id, fence, due_at) "
-            "WHERE d.id = h.id AND d.fence = h.fence AND d.state = 'owed'"
+            f"WHERE d.id = h.id AND d.fence = h.fence AND {_STILL_OWED}"
         ),
         {
             "ids": [one.id for one in held],
@@ -460,7 +466,7 @@ async def _write_down(
     charged = [a.verdict.decision is not Decision.throttled for a in ordered]
     rows = await connection.execute(
         text(
-            """
+            f"""
             WITH said AS (
                 SELECT * FROM unnest(
                     CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), CAST(:states AS text[]),
@@ -484,7 +490,7 @@ async def _write_down(
                     finished_at = CASE WHEN s.state = 'owed' THEN d.finished_at ELSE :now END
                 FROM said AS s
                 WHERE d.id = ANY (CAST(:ids AS bigint[]))
-                    AND d.id = s.id AND d.fence = s.fence AND d.state = 'owed'
+                    AND d.id = s.id AND d.fence = s.fence AND {_STILL_OWED}
                 RETURNING d.id, d.attempts
             )
             INSERT INTO attempts
