@@ -12,6 +12,7 @@ session, whose connector dials what was vetted and nothing else.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from collections.abc import Mapping
@@ -254,6 +255,8 @@ def _printable(value: str) -> str:
 def _judged(error: Exception) -> tuple[ErrorCode, str]:
     """The code and the sentence for what the client raised."""
     reason = getattr(error, "os_error", None)
+    if (number := getattr(reason or error, "errno", None)) in _OURS:
+        return ErrorCode.internal, f"This machine could not connect: {os.strerror(number)}."
     match error:
         case aiohttp.ClientConnectorError() if isinstance(reason, Blocked):
             return ErrorCode.ssrf_blocked, str(reason)
@@ -282,6 +285,10 @@ def _judged(error: Exception) -> tuple[ErrorCode, str]:
             return ErrorCode.connect, "The connection broke before an answer came."
         case _:
             return ErrorCode.invalid_http, "The answer was not HTTP."
+
+
+# What says something of this machine and nothing of the endpoint: no open files, ports or memory left.
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
 def _reason(error: OSError | None) -> str:
