@@ -26,6 +26,7 @@ import asyncio
 import hashlib
 import json
 import os
+import resource
 import sys
 import time
 from dataclasses import dataclass, field
@@ -219,6 +220,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--any-time", action="store_true")
     told = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log = os.open(told.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     loops.run(listen(told.port, Notes(log, Webhook(told.secret), told.any_time)))
     return 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import secrets
 import signal
 import ssl
@@ -53,6 +54,7 @@ class Order:
     dies: str = ""
     clock: str = ""
     duties: bool = False
+    open_files: int = 0
 
     def line(self) -> str:
         """As it is given to the nursery."""
@@ -173,6 +175,8 @@ def _fork(order: Order, tls: ssl.SSLContext) -> int:
         log = os.open(order.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         for number, target in ((0, nothing), (1, log), (2, log)):
             os.dup2(target, number)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (order.open_files or most, most))
         loops.run(live(order, tls))
         code = 0
     except BaseException:  # noqa: BLE001 - written into its log; the parent's code must not go on here

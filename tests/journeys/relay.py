@@ -173,6 +173,7 @@ class Relay:
     stack: ExitStack
     listeners: dict[str, Listener] = field(default_factory=dict)
     subscriptions: list[SubscriptionId] = field(default_factory=list)
+    dead: list[SubscriptionId] = field(default_factory=list)
     numbers: Counter[int] = field(default_factory=Counter)
 
     def listener(self, name: str, *, any_time: bool = False) -> Listener:
@@ -182,7 +183,13 @@ class Relay:
         return made
 
     def sender(
-        self, *, dies: str = "", clock: Path | None = None, duties: bool = False, **settings: Any
+        self,
+        *,
+        dies: str = "",
+        clock: Path | None = None,
+        duties: bool = False,
+        open_files: int = 0,
+        **settings: Any,
     ) -> Life:
         """A new sender, at work; ``dies`` is the step at which it kills itself."""
         order = Order(
@@ -191,6 +198,7 @@ class Relay:
             dies=dies,
             clock=str(clock or ""),
             duties=duties,
+            open_files=open_files,
         )
         return Life(self.nursery.ask(json.loads(order.line())), self.nursery)
 
@@ -251,7 +259,7 @@ class Relay:
         try:
             while left := await connection.fetchval(
                 "SELECT count(*) FROM deliveries WHERE state = 'owed' "
-                "AND subscription_id <> ALL ($1::text[])",
+                "AND subscription_id NOT IN (SELECT unnest($1::text[]))",
                 list(but),
             ):
                 assert time.monotonic() < until, f"{left} are still owed; {self.last_words()}"
@@ -268,6 +276,15 @@ class Relay:
         async with self.database.begin() as connection:
             found = await store.delivery_log.events(connection, of, after=0, limit=1_000)
         return [one.type for one in found]
+
+    async def errors(self) -> Counter[str]:
+        """The error codes of all tries that had one."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            rows = await connection.fetch("SELECT error FROM attempts WHERE error <> ''")
+        finally:
+            await connection.close()
+        return Counter(row["error"] for row in rows)
 
     def heard(self) -> list[Heard]:
         """Everything that was ever heard."""
