@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import secrets
 import signal
 import socket
@@ -250,6 +251,7 @@ async def serve(
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop)
             _spare_the_collector()
+            _allow_open_files()
             tell(_address(listening), await _first_key(app.state.house))
             await server.serve(sockets=[listening])
 
@@ -263,6 +265,19 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _allow_open_files() -> None:
+    """Lets this process open as many files as its system allows it, instead of the usual 1,024.
+
+    Every attempt under way is a socket, and endpoints that hang keep thousands of them. What speaks for the
+    lower limit is select(2), which nothing here uses (https://0pointer.net/blog/file-descriptor-limits.html).
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # macOS names no limit, and refuses to have none.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Server(uvicorn.Server):

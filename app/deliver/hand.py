@@ -108,18 +108,14 @@ class Hand:
         return self._quick + self._slow
 
     def rooms(self, now: float) -> Mapping[SubscriptionId, int]:
-        """How many more to claim of each endpoint of which something is in hand, or was just now.
-
-        None while it has more than half of what it may have, so that claims come in batches.
-        """
+        """How many more to claim of each endpoint of which something is in hand, or was just now."""
         found: dict[SubscriptionId, int] = {}
         for name, post in list(self._posts.items()):
             held = len(post.waiting) + post.under_way
             if not held and now - post.second > _FORGET_SECONDS:
                 del self._posts[name]
                 continue
-            ahead = max(self._per_endpoint, min(post.pace(now), MOST_AHEAD))
-            found[name] = ahead - held if held * 2 <= ahead else 0
+            found[name] = self._room(post, now)
             if post.at_once is not None and held:
                 found[name] = 0
         return found
@@ -182,9 +178,7 @@ class Hand:
         else:
             post.at_once = 1  # until it is recorded, and known better
         self._enqueue(one.subscription_id, post)
-        held = len(post.waiting) + post.under_way
-        ahead = max(self._per_endpoint, min(post.pace(now), MOST_AHEAD))
-        return post.may_have_more and held * 2 <= ahead
+        return post.may_have_more and self._room(post, now) > 0
 
     def recorded(self, one: Claimed) -> None:
         """A claim is in hand no more; a later one of the same delivery is."""
@@ -245,6 +239,17 @@ class Hand:
             self._release(one)
             dropped.append(one)
         return dropped
+
+    def _room(self, post: _Post, now: float) -> int:
+        """How many more to claim of an endpoint.
+
+        None while it has more than half of what it may have and something waits its turn, so that
+        claims come in batches. Where nothing waits every free place is filled: an endpoint that is slow
+        would otherwise have little more than half the attempts under way that it may have.
+        """
+        held = len(post.waiting) + post.under_way
+        ahead = max(self._per_endpoint, min(post.pace(now), MOST_AHEAD))
+        return ahead - held if held * 2 <= ahead or not post.waiting else 0
 
     def _may_begin(self, post: _Post) -> bool:
         limit = self._per_endpoint if post.at_once is None else post.at_once

@@ -12,6 +12,7 @@ session, whose connector dials what was vetted and nothing else.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import ssl
@@ -330,6 +331,8 @@ def _judged(error: Exception, attempt: _Attempt, target: _Target) -> tuple[Error
     """
     reason = getattr(error, "os_error", None)
     at_proxy = target.proxy is not None and not attempt.is_connected
+    if (number := getattr(reason or error, "errno", None)) in _OUR_LACKS:
+        return ErrorCode.internal, f"This machine could not connect: {os.strerror(number)}."
     match error:
         case aiohttp.ClientConnectorError() if isinstance(reason, Blocked):
             return ErrorCode.ssrf_blocked, str(reason)
@@ -365,6 +368,12 @@ def _judged(error: Exception, attempt: _Attempt, target: _Target) -> tuple[Error
             return ErrorCode.connect, "The connection broke before an answer came."
         case _:
             return ErrorCode.invalid_http, "The answer was not HTTP."
+
+
+# What says something of this machine and nothing of the endpoint: no open files, ports or memory left.
+_OUR_LACKS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)
 
 
 def _reason(error: OSError | None) -> str:

@@ -64,6 +64,8 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
     if not debts:
         return
     await endpoints.lock(connection, {debt.subscription_id for debt in debts})
+    # Whether an alert waits already is asked debt by debt: EXISTS would be planned as a hash of all
+    # that is owed to anybody, read anew for every signal while an endpoint is down.
     rows = await connection.execute(
         statement(
             """
@@ -91,10 +93,11 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
                     blocked)
                 SELECT d.subscription_id, c.before + d.n, d.type, d.transition_id, d.alert_id, d.data,
                     CAST(:now AS timestamptz), CAST(:now AS timestamptz),
-                    d.alert_id IS NOT NULL AND (d.nth > 1 OR EXISTS (
-                        SELECT FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
+                    d.alert_id IS NOT NULL AND (d.nth > 1 OR (
+                        SELECT e.id FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
                             AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.finished_at IS NULL
-                    ))
+                        ORDER BY e.sequence LIMIT 1
+                    ) IS NOT NULL)
                 FROM debts AS d JOIN counted AS c ON c.id = d.subscription_id
                 ORDER BY d.place
                 RETURNING subscription_id, alert_id, blocked

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from app.database import Database
 from app.demo import processes
 from app.demo.client import Client
 from app.demo.history import PARTNERS
 from app.demo.processes import Wanted
+from tests.journeys import relay as relays
+from tests.journeys.relay import Nursery, Relay
 from tests.journeys.town import BALTICA, CYGNUS, Town
 
 
@@ -43,3 +46,19 @@ def town() -> Iterator[Town]:
             assert time.monotonic() < until, "the challenge was not answered"
             time.sleep(0.05)
         yield Town(url, folder, clients, receiver, str(subscription["id"]))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where senders are born."""
+    with relays.nursery() as made:
+        yield made
+
+
+@pytest.fixture
+async def relay(
+    nursery: Nursery, database: Database, database_url: str, tmp_path: Path
+) -> AsyncIterator[Relay]:
+    """A relay on a fresh database, without listeners or senders yet; whoever is left is killed."""
+    with ExitStack() as stack:
+        yield Relay(database, database_url, nursery, tmp_path, stack)
