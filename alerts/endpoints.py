@@ -134,7 +134,8 @@ class Seen:
 class Notice:
     """Something the owner must be told, and why in one sentence; ``percent`` of the way to suspension.
 
-    ``failures`` and ``since`` are how often in a row and since when it has failed, or had until now.
+    ``failures`` and ``since`` are how often in a row and since when it has failed, or had until now;
+    ``error`` is the code of the last failure, None when it was a success that is told of.
     """
 
     type: EndpointEvent
@@ -142,6 +143,7 @@ class Notice:
     percent: int | None = None
     failures: int = 0
     since: datetime | None = None
+    error: ErrorCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def _succeeded(health: Health, seen: Seen, patience: Patience) -> Step:
         reason = f"The endpoint answers again after {_words(seen.at - since)}."
         notices = (Notice(EndpointEvent.recovered, reason, failures=health.failures, since=since),)
     if seen.verdict.parting is not None:
-        return _suspend(well, Suspension(seen.verdict.parting.value), notices)
+        return _suspend(well, Suspension(seen.verdict.parting.value), None, notices)
     return Step(well, notices=notices)
 
 
@@ -224,13 +226,13 @@ def _failed(health: Health, seen: Seen, patience: Patience) -> Step:
     if seen.delivery != after.first_failed and failing_for >= patience.apart:
         after = replace(after, failed_apart=True)
     if verdict.parting is not None:  # a
-        return _suspend(after, Suspension(verdict.parting.value))
+        return _suspend(after, Suspension(verdict.parting.value), verdict.error)
     if len(after.refused) >= patience.refused:  # b
-        return _suspend(after, Suspension.auth)
+        return _suspend(after, Suspension.auth, verdict.error)
     if after.failed_apart and failing_for >= patience.suspend_after:  # c
-        return _suspend(after, Suspension.failing)
+        return _suspend(after, Suspension.failing, verdict.error)
     opened = _opened(after, seen.at, patience)
-    return _noticed(opened, failing_for, verdict.reason, patience)
+    return _noticed(opened, failing_for, verdict, patience)
 
 
 def _refused(before: tuple[int, ...], seen: Seen) -> tuple[int, ...]:
@@ -267,27 +269,36 @@ def _opened(health: Health, at: datetime, patience: Patience) -> Health:
     return replace(health, open_until=at + span, open_for=span.total_seconds())
 
 
-def _noticed(health: Health, failing_for: timedelta, reason: str, patience: Patience) -> Step:
+def _noticed(health: Health, failing_for: timedelta, verdict: Verdict, patience: Patience) -> Step:
     """Tells the owner when the breaker has opened, and on the way to a suspension."""
     reached = max(
         (p for p in patience.notices if failing_for >= patience.suspend_after * p / 100), default=0
     )
     if reached > health.noticed:
         told = f"Nothing was delivered for {_words(failing_for)}, {reached} % of the way to a suspension."
-        notice = _failing(health, f"{told} {reason}", reached)
+        notice = _failing(health, told, verdict, reached)
         return Step(replace(health, noticed=reached), notices=(notice,))
     if health.open_until is not None and not health.noticed:
         told = f"{health.failures} attempts in a row failed; it is tried less often now."
-        notice = _failing(health, f"{told} {reason}", None)
+        notice = _failing(health, told, verdict, None)
         return Step(replace(health, noticed=1), notices=(notice,))
     return Step(health)
 
 
-def _failing(health: Health, reason: str, percent: int | None) -> Notice:
-    return Notice(EndpointEvent.failing, reason, percent, health.failures, health.failing_since)
+def _failing(health: Health, told: str, verdict: Verdict, percent: int | None) -> Notice:
+    return Notice(
+        EndpointEvent.failing,
+        f"{told} {verdict.reason}",
+        percent,
+        health.failures,
+        health.failing_since,
+        verdict.error,
+    )
 
 
-def _suspend(health: Health, why: Suspension, before: tuple[Notice, ...] = ()) -> Step:
+def _suspend(
+    health: Health, why: Suspension, error: ErrorCode | None, before: tuple[Notice, ...] = ()
+) -> Step:
     said = WORDS[why]
     notice = Notice(
         EndpointEvent.suspended,
@@ -295,6 +306,7 @@ def _suspend(health: Health, why: Suspension, before: tuple[Notice, ...] = ()) -
         100,
         health.failures,
         health.failing_since,
+        error,
     )
     return Step(Health(last_error=health.last_error), why, (*before, notice))
 

@@ -98,9 +98,9 @@ async def show_newest_message(ref: str, request: Request, reader: Reader, here: 
     return await _message(ref, None, request, reader, here)
 
 
-@router.head("/v1/alerts/{ref}/{number:int}.cap", include_in_schema=False)
+@router.head("/v1/alerts/{ref}/{number}.cap", include_in_schema=False)
 @router.get(
-    "/v1/alerts/{ref}/{number:int}.cap",
+    "/v1/alerts/{ref}/{number}.cap",
     summary="One transition as a CAP message",
     response_class=Response,
     responses=_documents(cap.CONTENT_TYPE),

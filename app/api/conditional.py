@@ -54,6 +54,6 @@ def _holds(request: Request, etag: str, modified_at: datetime) -> bool:
         return False
     try:
         held_at = parsedate_to_datetime(since)
-    except ValueError:  # A date that cannot be read is ignored (13.1.3).
+    except (ValueError, OverflowError):  # A date that cannot be read is ignored (13.1.3).
         return False
     return held_at.tzinfo is not None and modified_at <= held_at

@@ -124,19 +124,29 @@ def _endpoint(kind: EndpointEvent) -> dict[str, object]:
         "endpoint": {
             "subscription": "sub_99999999999999999999",
             "url": "https://alerts.example.org/forewarn",
-            "status": "suspended" if kind is EndpointEvent.suspended else "active",
-            "since": "2026-03-02T09:30:00Z",
+            "status": {
+                EndpointEvent.failing: "failing",
+                EndpointEvent.suspended: "suspended",
+                EndpointEvent.recovered: "active",
+            }[kind],
+            "since": "2026-03-02T09:30:00Z"
+            if kind is EndpointEvent.failing
+            else "2026-03-07T09:30:00Z",
             "reason": {
                 EndpointEvent.failing: "Nothing has been delivered since 2 March 2026, 09:30 UTC.",
                 EndpointEvent.suspended: "Nothing was delivered for five days.",
                 EndpointEvent.recovered: "It answers again; what was owed is delivered.",
             }[kind],
             "last_error": None if kind is EndpointEvent.recovered else "timeout",
-            "failed_attempts": 0 if kind is EndpointEvent.recovered else 61,
+            "failed_attempts": 61,
             "owed": owed,
             "oldest_owed_at": "2026-03-02T09:30:00Z" if owed else None,
             "notice_percent": {EndpointEvent.failing: 50, EndpointEvent.suspended: 100}.get(kind),
-            "links": {"self": "/v1/subscriptions/sub_99999999999999999999"},
+            "links": {
+                "self": "/v1/subscriptions/sub_99999999999999999999",
+                "deliveries": "/v1/subscriptions/sub_99999999999999999999/deliveries",
+                "events": "/v1/subscriptions/sub_99999999999999999999/events",
+            },
         }
     }
 

@@ -119,11 +119,15 @@ class EndpointShown(BaseModel):
 
     subscription: str
     url: str
-    status: str
+    status: Literal["failing", "suspended", "active"]
     since: str = Field(description="Since when it has been so, RFC 3339.")
     reason: str
-    last_error: str | None = Field(description="The error code of the last try.")
-    failed_attempts: int = Field(description="How many tries have failed since the last success.")
+    last_error: str | None = Field(
+        description="The error code of the last try; null if that was a success."
+    )
+    failed_attempts: int = Field(
+        description="How many tries in a row have failed, or had until now."
+    )
     owed: int = Field(description="How many events wait for it; nothing of them is lost.")
     oldest_owed_at: str | None = Field(description="Since when the oldest of them waits.")
     notice_percent: Literal[50, 70, 90, 100] | None = Field(
@@ -197,7 +201,8 @@ EVENTS: Mapping[str, Described] = MappingProxyType(
         ),
         EndpointEvent.failing.value: Described(
             "An endpoint is failing",
-            "Nothing has reached it for half, 70 % or 90 % of the time after which it is suspended.",
+            "So many tries failed that it is sent less; or nothing has reached it for half, 70 % or 90 % "
+            "of the time after which it is suspended.",
             "0.1.0",
             EndpointNotice,
         ),

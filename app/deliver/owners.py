@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from alerts.endpoints import EndpointEvent
 from alerts.explanation import instant
 from app import store, telemetry
 from app.database import Connection
@@ -14,6 +15,12 @@ from app.store.deliveries import Debt
 from app.store.endpoints import Neighbour, Untold
 
 TOLD_TOGETHER = 50
+
+_STANDINGS = {
+    EndpointEvent.failing: "failing",
+    EndpointEvent.suspended: "suspended",
+    EndpointEvent.recovered: "active",
+}
 
 
 async def tell(connection: Connection, now: datetime) -> int:
@@ -57,22 +64,24 @@ def _hears(one: Neighbour, about: Untold, kind: str) -> bool:
 
 
 def _said(about: Untold, notice: Mapping[str, Any]) -> str:
-    """The data of an endpoint's event, as JSON."""
+    """The data of an endpoint's event, as JSON: how it stood then, whatever has become of it since."""
     here = f"/v1/subscriptions/{about.id}"
-    percent = notice["percent"]
+    kind = EndpointEvent(notice["type"])
+    # It is suspended, or well again, since it was noticed; it failed before anybody noticed.
+    since = notice["since"] if kind is EndpointEvent.failing else notice["at"]
     return json.dumps(
         {
             "endpoint": {
                 "subscription": about.id,
                 "url": about.url,
-                "status": about.status,
-                "since": notice["since"] and instant(datetime.fromisoformat(notice["since"])),
+                "status": _STANDINGS[kind],
+                "since": instant(datetime.fromisoformat(since)),
                 "reason": notice["reason"],
                 "last_error": notice["last_error"],
                 "failed_attempts": notice["failures"],
                 "owed": about.owed,
                 "oldest_owed_at": instant(about.oldest_owed_at),
-                "notice_percent": percent,
+                "notice_percent": notice["percent"],
                 "links": {
                     "self": here,
                     "deliveries": f"{here}/deliveries",

@@ -127,6 +127,8 @@ class Policy:
             raise EndpointRefused("The URL must not hold a fragment.")
         host = url.raw_host.decode("ascii", "replace")
         port = port_of(url)
+        if not 0 < port < 65_536:
+            raise EndpointRefused("The URL's port must be between 1 and 65535.")
         literal = literal_of(host)
         if literal is not None:
             if reason := self.why_not(literal, port):

@@ -66,7 +66,6 @@ class Untold:
     id: SubscriptionId
     partner_id: PartnerId
     url: str
-    status: str
     notices: Sequence[dict[str, Any]]
     owed: int
     oldest_owed_at: datetime | None
@@ -115,7 +114,7 @@ async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -
                 WHERE s.id = ANY(CAST(:ids AS text[])) AND s.untold IS NOT NULL
             ), cleared AS (
                 UPDATE subscriptions AS s SET untold = NULL FROM told WHERE s.id = told.id
-                RETURNING s.id, s.partner_id, s.url, s.status, told.untold
+                RETURNING s.id, s.partner_id, s.url, told.untold
             )
             SELECT c.*, o.owed, o.oldest FROM cleared AS c CROSS JOIN LATERAL (
                 SELECT count(*) AS owed, min(d.created_at) AS oldest FROM deliveries AS d
@@ -130,7 +129,6 @@ async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -
             SubscriptionId(row.id),
             PartnerId(row.partner_id),
             row.url,
-            row.status,
             row.untold,
             row.owed,
             row.oldest,

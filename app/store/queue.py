@@ -708,7 +708,7 @@ def _untold(change: _Change, now: datetime) -> str:
                     "at": now.isoformat(),
                     "failures": notice.failures,
                     "since": notice.since and notice.since.isoformat(),
-                    "last_error": change.health.last_error,
+                    "last_error": notice.error,
                 }
                 for notice in change.notices
             ],

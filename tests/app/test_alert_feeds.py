@@ -166,6 +166,14 @@ async def test_a_transition_that_never_was_is_not_there(
     assert (await visitor.get(f"/v1/alerts/{ref}/{number}.cap")).status_code == 404
 
 
+@pytest.mark.parametrize("number", ["x", "1.5", "%00", "-", pytest.param("9" * 5_000, id="long")])
+async def test_what_is_no_number_of_a_transition_is_the_callers_fault(
+    visitor: httpx.AsyncClient, number: str
+) -> None:
+    answer = await visitor.get(f"/v1/alerts/TTC-SEMI-2026-0001/{number}.cap")
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid")
+
+
 async def test_what_is_taken_back_is_cancelled(
     aurora: httpx.AsyncClient, visitor: httpx.AsyncClient
 ) -> None:
@@ -335,6 +343,7 @@ async def test_nothing_is_sent_twice_to_who_holds_it(
         ({"If-Modified-Since": modified}, 304),
         ({"If-Modified-Since": earlier}, 200),
         ({"If-Modified-Since": "soon"}, 200),
+        ({"If-Modified-Since": f"Fri, 31 Dec {10**20} 23:59:59 GMT"}, 200),
         ({"If-None-Match": '"other"', "If-Modified-Since": modified}, 200),
     ):
         answer = await visitor.get(path, headers=headers)

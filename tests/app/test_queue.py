@@ -14,10 +14,13 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from alerts.explanation import instant
 from alerts.retries import Outcome
 from alerts.routing import SubscriptionId
 from app import deliver, store
+from app.api.webhooks import EndpointNotice
 from app.database import Database
 from app.deliver import owners
 from app.settings import Settings
@@ -641,7 +644,14 @@ async def test_an_event_sent_again_by_hand_that_fails_supersedes_nothing(post: P
 # --- Owners are told ---
 
 
+NOTICE = Draft202012Validator(EndpointNotice.model_json_schema())
+
+
 def _told(heard: Sequence[Heard]) -> list[tuple[str, int, int | None]]:
+    """What was told of endpoints, each word of it as the catalogue of events promises."""
+    for one in heard:
+        if "endpoint" in one.body["data"]:
+            NOTICE.validate(one.body)
     return [
         (one.type, about["failed_attempts"], about["notice_percent"])
         for one in heard
@@ -664,15 +674,36 @@ async def test_the_owner_hears_at_another_endpoint_that_one_fails_and_that_it_is
         assert _told(other.events()) == [("endpoint.failing", 10, None)]
         said = other.events()[0].body["data"]["endpoint"]
         assert (said["subscription"], said["url"], said["owed"]) == (made, baltica.url, 10)
-        assert said["status"] == "active"
-        assert said["since"] is not None
+        assert (said["status"], said["last_error"]) == ("failing", "http_5xx")
+        assert said["since"] == instant(post.now)
         baltica.manner = consenting
         await post.pass_time(post.sender(), 30)
         await post.round(post.sender())
         assert _told(other.events())[1:] == [("endpoint.recovered", 10, None)]
+        said = other.events()[1].body["data"]["endpoint"]
+        assert (said["status"], said["since"]) == ("active", instant(post.now))
         assert await post.states(listens) == ["delivered"] * 2
         assert stranger.events() == []
         assert {heard.type for heard in baltica.events()} == {"alert.updated"}
+
+
+async def test_who_takes_leave_beside_a_success_is_told_of_as_suspended_since_then(
+    post: Post,
+) -> None:
+    async def leaving(_: Heard) -> Answer:
+        return 200, b"", {"webhook-delivery": "disable"}
+
+    async with receiver() as baltica, receiver() as it:
+        made = await post.active(baltica)
+        await post.active(it)
+        baltica.manner = leaving
+        await post.owe(made, NEON)
+        await post.round(post.sender())
+        await post.round(post.sender())
+        assert _told(it.events()) == [("endpoint.suspended", 0, 100)]
+        said = it.events()[0].body["data"]["endpoint"]
+        assert (said["status"], said["since"]) == ("suspended", instant(post.now))
+        assert said["last_error"] is None
 
 
 async def test_two_workers_that_record_and_tell_at_once_tell_once(post: Post) -> None:
