@@ -189,7 +189,8 @@ class Settings(BaseSettings):
         default=10,
         gt=0,
         le=100_000,
-        description="How fast a resumed or recovering endpoint is sent what it missed, the oldest first.",
+        description="How fast a resumed endpoint is sent what it missed, and a range is sent again, the "
+        "oldest first.",
     )
     backlog_days: float = Field(
         default=30,

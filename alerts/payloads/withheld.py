@@ -19,19 +19,25 @@ _TRANSITION = ("id", "number", "type", "recorded_at")
 
 
 def withhold(message: Message) -> Message:
-    """The message as it may be sent: unchanged, unless it tells of an alert that is TLP:RED.
+    """The message as it may be sent: unchanged, unless it tells of an alert that is TLP:RED."""
+    said = sendable(message.data)
+    return message if said is message.data else replace(message, data=said)
+
+
+def sendable(text: str) -> str:
+    """The data of an event, as JSON, as it may leave to a machine; the very text when all of it may.
 
     Only what holds the mark is parsed. Rendered data has no space after a colon, and within a
     text a quotation mark is escaped, so no text can hold the mark and no RED alert lack it.
     """
-    if _MARK not in message.data:
-        return message
-    data = json.loads(message.data)
+    if _MARK not in text:
+        return text
+    data = json.loads(text)
     alert, transition = data.get("alert"), data.get("transition")
     if not isinstance(alert, dict) or not isinstance(transition, dict):
-        return message
+        return text
     if alert.get("tlp") != Tlp.red.value:
-        return message
+        return text
     kept: dict[str, object] = {name: transition[name] for name in _TRANSITION if name in transition}
     if (transition.get("explanation") or {}).get("taken_back"):
         kept["explanation"] = {"taken_back": True}  # Who heard of it must hear that it is void.
@@ -40,4 +46,4 @@ def withhold(message: Message) -> Message:
         "transition": kept,
         "references": data.get("references", []),
     }
-    return replace(message, data=json.dumps(said, separators=(",", ":")))
+    return json.dumps(said, separators=(",", ":"))

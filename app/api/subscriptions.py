@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from alerts import catalogue, signing
 from alerts.explanation import instant
 from alerts.mechanisms import Level
-from alerts.payloads import VERIFY, VERSIONS, Format
+from alerts.payloads import VERIFY, VERSIONS, Format, withheld
 from alerts.routing import TYPES, Filter, SubscriptionId, Type
 from alerts.signals import Severity
 from app import store, subscribe
@@ -452,11 +452,12 @@ async def owned(
 def event_data(delivery: Delivery) -> dict[str, Any]:
     """The data of an event as its owner may read it.
 
-    A challenge is for the endpoint alone: whoever could read it here could answer it elsewhere.
+    A challenge is for the endpoint alone: whoever could read it here could answer it elsewhere. What a
+    webhook withholds of a TLP:RED alert is withheld here too, for a machine reads this as well.
     """
     if delivery.type == VERIFY:
         return {"challenge": "(sent to the endpoint only)"}
-    data: dict[str, Any] = json.loads(delivery.data)
+    data: dict[str, Any] = json.loads(withheld.sendable(delivery.data))
     return data
 
 

@@ -301,7 +301,7 @@ class Sender:
         now = self._clock()
         for attempted in batch:
             self._hand.recorded(attempted.claimed)
-            self._tell(attempted, now, recorded=attempted.claimed.key in recorded.kept)
+            self._tell(attempted, now, recorded.kept.get(attempted.claimed.key))
         for name, standing in recorded.standings.items():
             self._let_go(self._hand.stand(name, standing, now))
         if recorded.notices:
@@ -330,13 +330,17 @@ class Sender:
         self._asides.add(task)
         task.add_done_callback(self._asides.discard)
 
-    def _tell(self, attempted: Attempted, now: datetime, *, recorded: bool) -> None:
+    def _tell(self, attempted: Attempted, now: datetime, number: int | None) -> None:
+        """Counts and logs an attempt; ``number`` is which of its delivery's it was, None where it was not
+        recorded.
+        """
         claimed, verdict, outcome = attempted.claimed, attempted.verdict, attempted.outcome
         telemetry.attempts.labels(verdict.decision.value).inc()
         telemetry.attempt_seconds.observe(outcome.milliseconds / 1000)
-        if recorded and not claimed.again:
+        # Challenges, tests and news of endpoints follow from no signal.
+        if number is not None and claimed.transition_id is not None and not claimed.again:
             owed_for = (attempted.at - claimed.created_at).total_seconds()
-            if outcome.sent_after is not None and claimed.attempt == 1:
+            if outcome.sent_after is not None and number == 1:
                 telemetry.first_byte_seconds.observe(max(0.0, owed_for + outcome.sent_after / 1000))
             if verdict.decision is Decision.delivered:
                 telemetry.delivery_seconds.observe(max(0.0, owed_for + outcome.milliseconds / 1000))
@@ -352,7 +356,7 @@ class Sender:
             verdict=verdict.decision.value,
             retry_at=instant(verdict.retry_at),
             reason=verdict.reason,
-            recorded=recorded,
+            recorded=number is not None,
             milliseconds=round(outcome.milliseconds, 2),
         )
 

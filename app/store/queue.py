@@ -114,11 +114,11 @@ class Standing:
 
 @dataclass(slots=True)
 class Recorded:
-    """The claims, by delivery and fence, whose attempts were recorded; how their endpoints stand, what
-    owners must hear.
+    """The claims, by delivery and fence, whose attempts were recorded, and under which numbers; how their
+    endpoints stand, what owners must hear.
     """
 
-    kept: set[tuple[int, int]] = field(default_factory=set)
+    kept: dict[tuple[int, int], int] = field(default_factory=dict)
     standings: dict[SubscriptionId, Standing] = field(default_factory=dict)
     notices: list[tuple[SubscriptionId, Notice]] = field(default_factory=list)
 
@@ -496,8 +496,9 @@ class _Change:
 
 async def _write_down(
     connection: Connection, attempts: Sequence[Attempted], now: datetime
-) -> set[tuple[int, int]]:
-    """Writes the attempts and where they leave their deliveries; gives the claims that were kept.
+) -> dict[tuple[int, int], int]:
+    """Writes the attempts and where they leave their deliveries; gives the claims that were kept, and
+    which attempt of its delivery each was.
 
     Of each alert that has moved on, the next delivery waits no more.
     """
@@ -552,7 +553,7 @@ async def _write_down(
                     s.excerpt, s.sent_after, s.answered_after, s.answer_headers
                 FROM kept AS k JOIN said AS s ON s.id = k.id AND s.fence = k.fence
             )
-            SELECT id, fence FROM kept
+            SELECT id, fence, attempts FROM kept
             """
         ),
         {
@@ -578,7 +579,7 @@ async def _write_down(
             "now": now,
         },
     )
-    return {(row.id, row.fence) for row in rows}
+    return {(row.id, row.fence): row.attempts for row in rows}
 
 
 _STATES = {

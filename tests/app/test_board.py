@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from alerts.mechanisms import Level
 from alerts.signals import PartnerId, SeriesKey, Severity
-from app import access, documents, store
+from app import access, documents, store, subscribe, telemetry
 from app.database import Database
 from app.ingest import Arrival, Intake
 from app.main import create_app
@@ -22,8 +22,8 @@ from app.settings import Settings
 from app.store.board import Board, Freshness, Trend, freshness
 from app.store.endpoint_health import Speed, Survey
 from tests.app import board_cast
-from tests.app.post_office import NEON, Post
-from tests.app.receiver import receiver
+from tests.app.post_office import NEON, Post, failing
+from tests.app.receiver import consenting, receiver
 from tests.conftest import TEMPLATE
 
 NOW = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
@@ -171,6 +171,47 @@ async def tried(post: Post) -> Post:
 async def _survey(post: Post) -> Survey:
     async with post.database.begin() as connection:
         return await store.endpoint_health.survey(connection, NOW)
+
+
+async def test_the_times_of_deliveries_are_those_of_changes_of_alerts_each_first_byte_once(
+    post: Post,
+) -> None:
+    def counted() -> tuple[float, float]:
+        gauge = telemetry.REGISTRY.get_sample_value
+        first = gauge("forewarn_first_byte_seconds_count")
+        whole = gauge("forewarn_delivery_seconds_count")
+        return first or 0, whole or 0
+
+    first, whole = counted()
+    async with receiver(failing(429)) as baltica:
+        made = await post.active(baltica)  # a challenge follows from no signal
+        assert counted() == (first, whole)
+        policy = await board_cast.policy_of(post.database, post.now)
+        async with post.database.begin() as connection:
+            aurora = (await store.partners.keep(connection, "aurora", "EU", post.now)).id
+        intake = Intake(post.database, policy)
+        await intake.accept([Arrival(aurora, CHIPS, post.now - timedelta(days=1), 26.0)], post.now)
+        await intake.stop()
+        sender = post.sender()
+        await post.round(sender)
+        assert counted() == (first + 1, whole)
+        await post.pass_time(
+            sender, 60
+        )  # the schedule forgives a 429, and it was a try all the same
+        assert len(baltica.events()) == 2
+        assert counted() == (first + 1, whole)
+        baltica.manner = consenting
+        await post.pass_time(sender, 60)
+        assert counted() == (first + 1, whole + 1)
+        async with post.database.begin() as connection:
+            held = await store.subscriptions.find(connection, made, lock=True)
+            again = await store.delivery_log.find(connection, made, 2)
+            assert held is not None
+            assert again is not None
+            await subscribe.redeliver(connection, held, again, post.now)
+        await post.round(sender)
+        assert len(baltica.events()) == 4
+        assert counted() == (first + 1, whole + 1)
 
 
 async def test_the_percentiles_are_those_of_first_attempts_from_acceptance_on(tried: Post) -> None:

@@ -18,11 +18,15 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from alerts import payloads
+from alerts.payloads import Format
 from alerts.routing import SubscriptionId
-from app import access
+from app import access, store
 from app.main import create_app
+from app.store.deliveries import Debt
 from tests.app.post_office import GALLIUM, NEON, Post
 from tests.app.receiver import receiver
+from tests.golden.test_format_bytes import messages
 
 
 @dataclass(slots=True)
@@ -278,3 +282,18 @@ async def test_who_is_ahead_of_the_feed_sees_where_it_ends(desk: Desk) -> None:
     made = await asleep(desk.post)
     told = (await desk.pull(made, after=2**63 - 1)).json()
     assert told == {"items": [], "next": None, "oldest": 1, "last": 1}
+
+
+async def test_what_a_webhook_withholds_of_a_red_alert_is_not_to_be_pulled_either(
+    desk: Desk,
+) -> None:
+    post, red = desk.post, messages()["red"]
+    made = await asleep(post)
+    async with post.database.begin() as connection:
+        debt = Debt(made, red.type, alert_id=NEON, data=red.data)
+        await store.deliveries.owe(connection, [debt], post.now)
+    sent = json.loads(payloads.write(Format.json, 1, red, "").body)["data"]
+    (pulled,) = (await desk.pull(made, after=1)).json()["items"]
+    assert pulled["data"] == sent
+    shown = await desk.web.get(f"/v1/deliveries/{pulled['id']}")
+    assert shown.json()["data"] == sent
