@@ -441,7 +441,7 @@ def _owed(
     if hearing.state == "withdrawn":
         return "withdrawn", "It was withdrawn before it was delivered."
     if hearing.state == "superseded":
-        return "superseded", "A newer one of the same alert was sent instead."
+        return "superseded", "A newer one of the same alert is sent in its place."
     if hearing.state == "expired":
         return "expired", "The subscription was suspended for longer than what it is owed is kept."
     if hearing.state == "failed":

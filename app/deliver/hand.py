@@ -112,7 +112,7 @@ class Hand:
         found: dict[SubscriptionId, int] = {}
         for name, post in list(self._posts.items()):
             held = len(post.waiting) + post.under_way
-            if not held and now - post.second > _FORGET_SECONDS:
+            if not held and not post.is_queued and now - post.second > _FORGET_SECONDS:
                 del self._posts[name]
                 continue
             found[name] = self._room(post, now)

@@ -403,6 +403,9 @@ async def forget(
 ) -> int:
     """Deletes attempts, and finished deliveries with theirs, that are older than they are kept.
 
+    Of a subscription only from its beginning on: the pull feed has no gaps, and one that took long to be
+    delivered keeps those behind it.
+
     Gives how many rows went; call again while it is ``limit`` or more.
     """
     tried = await connection.execute(
@@ -416,8 +419,14 @@ async def forget(
         statement(
             """
             WITH old AS (
-                SELECT id FROM deliveries WHERE state <> 'owed' AND finished_at < :before
-                ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
+                SELECT d.id FROM deliveries AS d WHERE d.state <> 'owed' AND d.finished_at < :before
+                    AND (
+                        SELECT e.id FROM deliveries AS e
+                        WHERE e.subscription_id = d.subscription_id AND e.sequence < d.sequence
+                            AND (e.state = 'owed' OR e.finished_at >= :before)
+                        ORDER BY e.sequence LIMIT 1
+                    ) IS NULL
+                ORDER BY d.finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
             ), tried AS (DELETE FROM attempts AS a USING old WHERE a.delivery_id = old.id)
             SELECT id FROM old
             """

@@ -851,3 +851,26 @@ async def test_what_an_endpoint_asks_by_a_header_reaches_us_over_the_wire(
         await post.round(post.sender())
         assert (await post.held(made)).status is status
         assert await post.states(made) == [state]
+
+
+async def test_a_feed_is_forgotten_from_its_beginning_and_never_in_its_middle(
+    database: Database, settings: Settings
+) -> None:
+    """The second event is delivered weeks after the third, which must not go before it."""
+    async with AsyncExitStack() as stack, receiver() as baltica:
+        post = Post(database, settings, stack)
+        made = await post.active(baltica)
+        await post.owe(made, NEON, GALLIUM)
+        first, second = await post.claim()
+        await post.record([first, second], {first.id: FAILED, second.id: TAKEN})
+        post.now += timedelta(days=40)
+        await post.record(await post.claim(), TAKEN)
+        post.now += timedelta(days=60)
+        async with post.database.begin() as connection:
+            await store.deliveries.forget(
+                connection,
+                attempts_before=post.now - timedelta(days=30),
+                deliveries_before=post.now - timedelta(days=90),
+                limit=100,
+            )
+        assert [d.sequence for d in await post.deliveries(made)] == [2, 3]
