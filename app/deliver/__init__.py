@@ -46,6 +46,8 @@ DRAIN_SPARE_SECONDS = 5.0
 SLOW_SECONDS = 0.5
 """An attempt that takes longer counts among the slow ones."""
 CLAIMED_TOGETHER = 1_024
+JUMP = timedelta(minutes=1)
+"""A clock that is further ahead than this after an attempt has jumped."""
 EXTENDED_TOGETHER = 512
 
 
@@ -257,7 +259,7 @@ class Sender:
                     "delivery.broken", level="error", exc_info=True, id=claimed.webhook_id
                 )
                 outcome, pace = Outcome(error=ErrorCode.internal), None
-            ended = self._clock()
+            ended = self._ended(began, outcome)
             verdict = retries.judge(
                 outcome,
                 attempt=claimed.attempt,
@@ -278,6 +280,16 @@ class Sender:
             if self._hand.end(claimed, monotonic(), was_slow=was_slow, was_taken=is_taken):
                 self.nudge()
             self._begin()
+
+    def _ended(self, began: datetime, outcome: Outcome) -> datetime:
+        """When an attempt ended; where the clock jumped meanwhile, the earlier of what it says now and of
+        what it said at first and how long it took.
+
+        A retry that comes too early harms less than one put off by as much as the clock jumped.
+        """
+        now = self._clock()
+        ended = began + timedelta(milliseconds=outcome.milliseconds)
+        return now if now - ended < JUMP else ended
 
     async def _send(self, claimed: Claimed, at: datetime) -> tuple[Outcome, float | None]:
         """What an attempt met with, and the pace the endpoint asked for if it did."""
