@@ -205,7 +205,7 @@ def _failed(health: Health, seen: Seen, patience: Patience) -> Step:
     after = replace(
         _counted(health, seen.at, patience, failed=True),
         failures=health.failures + 1,
-        failing_since=seen.at if first else health.failing_since,
+        failing_since=min(health.failing_since or seen.at, seen.at),
         first_failed=seen.delivery if first else health.first_failed,
         last_error=verdict.reason,
         refused=_refused(health.refused, seen),
@@ -232,8 +232,12 @@ def _refused(before: tuple[int, ...], seen: Seen) -> tuple[int, ...]:
 
 
 def _counted(health: Health, at: datetime, patience: Patience, *, failed: bool) -> Health:
-    """The window with one more attempt in it, or a new one that begins with it."""
-    if health.window_began is None or at - health.window_began >= patience.window:
+    """The window with one more attempt in it, or a new one that begins with it.
+
+    One that began later than this attempt was begun by a clock that ran ahead.
+    """
+    began = health.window_began
+    if began is None or not began <= at < began + patience.window:
         return replace(health, window_began=at, window_attempts=1, window_failed=int(failed))
     return replace(
         health,
@@ -314,5 +318,11 @@ def health_of(document: Mapping[str, Any]) -> Health:
         known["refused"] = tuple(known["refused"])
     return Health(**known)
 
+
+SPANS = (
+    "window_began", "window_attempts", "window_failed", "open_until", "open_for", "pause_until",
+)  # fmt: skip
+"""What of a document of health is measured from attempts just made, and worth nothing when their clock was
+wrong."""
 
 _INSTANTS = frozenset({"failing_since", "window_began", "open_until", "pause_until"})

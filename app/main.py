@@ -190,6 +190,7 @@ def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[sch
         scheduler.sweep_duty(database, policy, settings.sweep_every_seconds),
         scheduler.recovery_duty(database, settings),
         scheduler.owners_duty(database),
+        scheduler.clocks_duty(database, settings),
         scheduler.retention_duty(database, settings),
     )
 

@@ -109,6 +109,18 @@ def owners_duty(database: Database) -> Duty:
     return Duty("owners.told", _MINUTE_SECONDS, tell)
 
 
+def clocks_duty(database: Database, settings: Settings) -> Duty:
+    """Makes due what a clock that ran ahead for a while has put off."""
+
+    async def bring_forward(now: datetime) -> dict[str, object]:
+        lease = timedelta(seconds=settings.lease_seconds)
+        async with database.begin() as connection:
+            found = await store.queue.bring_forward(connection, now, lease)
+        return {"endpoints": found} if found else {}
+
+    return Duty("deliveries.brought_forward", _MINUTE_SECONDS, bring_forward)
+
+
 class Scheduler:
     """Runs the duties while, and only while, this process is the database's one runner."""
 

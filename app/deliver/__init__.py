@@ -45,6 +45,8 @@ POLL_SECONDS = 1.0
 DRAIN_SPARE_SECONDS = 5.0
 SLOW_SECONDS = 0.5
 """An attempt that takes longer counts among the slow ones."""
+JUMP = timedelta(minutes=1)
+"""A clock that is further ahead than this after an attempt has jumped."""
 CLAIMED_TOGETHER = 512
 EXTENDED_TOGETHER = 512
 
@@ -240,7 +242,7 @@ class Sender:
                 outcome,
                 attempt=claimed.attempt,
                 schedule=self._settings.retry_schedule,
-                now=self._clock(),
+                now=self._ended(began, outcome),
                 jitter=self._dice(),
                 throttled=claimed.throttled,
                 throttled_since=claimed.throttled_since,
@@ -254,6 +256,16 @@ class Sender:
             if self._hand.end(claimed, monotonic(), was_slow=was_slow, was_taken=is_taken):
                 self.nudge()
             self._begin()
+
+    def _ended(self, began: datetime, outcome: Outcome) -> datetime:
+        """When an attempt ended; where the clock jumped meanwhile, the earlier of what it says now and of
+        what it said at first and how long it took.
+
+        A retry that comes too early harms less than one put off by as much as the clock jumped.
+        """
+        now = self._clock()
+        ended = began + timedelta(milliseconds=outcome.milliseconds)
+        return now if now - ended < JUMP else ended
 
     async def _send(self, claimed: Claimed, at: datetime) -> tuple[Outcome, float | None]:
         """What an attempt met with, and the pace the endpoint asked for if it did."""

@@ -17,9 +17,9 @@ from typing import Any
 from sqlalchemy import text
 
 from alerts import endpoints as machine
-from alerts.endpoints import Health, Notice, Patience, Seen
+from alerts.endpoints import Health, Notice, Patience, Seen, Suspension
 from alerts.payloads import VERIFY, Format, earlier_numbers, transition_id
-from alerts.retries import FRESH_ATTEMPTS, Decision, Outcome, Verdict
+from alerts.retries import FRESH_ATTEMPTS, LONGEST_HINT, Decision, Outcome, Verdict
 from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.store import deliveries, endpoints
@@ -34,6 +34,9 @@ _STILL_OWED = "d.state || '' = 'owed'"
 serve it: their statistics are mostly of an empty queue, and a plan that trusts these reads all that is owed,
 which took 20 seconds a record behind 300 dead endpoints.
 """
+
+SKEW = timedelta(minutes=10)
+"""More than the clocks of two hosts differ: what is further ahead was set by a clock that jumped."""
 
 _PACE_SPANS = 10  # a paced endpoint is given what it may have in a tenth of a second
 
@@ -380,6 +383,91 @@ async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
     await endpoints.refresh(connection, subscriptions)
 
 
+async def bring_forward(connection: Connection, now: datetime, lease: timedelta) -> int:
+    """Makes due what a clock that ran ahead for a while has put off; how many endpoints that concerned.
+
+    * a lease that ends later than any may: it ends now
+    * a retry after an attempt in the future: due after the same wait, counted from now
+    * an endpoint left in peace because of attempts in the future: is so no more
+    * an endpoint suspended in the future for failing for days: is active, for those days were none
+
+    What somebody has under way may then be sent twice under its id. Reads one index entry an endpoint
+    where nothing is put off.
+
+    Args:
+        connection: inside a transaction.
+        now: by a clock that is right again.
+        lease: how long a lease is.
+    """
+    bounds = {
+        "ahead": now + SKEW,
+        "lease_ahead": now + lease + SKEW,
+        "hint_ahead": now + LONGEST_HINT + SKEW,
+        "failing": machine.WORDS[Suspension.failing],
+    }
+    rows = await connection.execute(
+        text(
+            f"""
+            SELECT s.id FROM subscriptions AS s WHERE {_TOO_SOON} OR s.ready_at IS NOT NULL AND (
+                {_IN_THE_FUTURE} OR EXISTS (
+                    SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane IN (0, 1)
+                        AND d.state = 'owed' AND NOT d.blocked AND d.due_at > :ahead AND {_PUT_OFF}
+                ))
+            ORDER BY s.id FOR NO KEY UPDATE OF s
+            """
+        ),
+        bounds,
+    )
+    ids = [SubscriptionId(row.id) for row in rows]
+    if not ids:
+        return 0
+    await connection.execute(
+        text(
+            f"""
+            UPDATE deliveries AS d SET lease_until = NULL, due_at = CASE
+                WHEN d.lease_until IS NOT NULL THEN CAST(:now AS timestamptz)
+                ELSE GREATEST(CAST(:now AS timestamptz),
+                    d.due_at - ({_LAST_TRY} - CAST(:now AS timestamptz))) END
+            WHERE d.subscription_id = ANY(CAST(:ids AS text[])) AND d.state = 'owed'
+                AND NOT d.blocked AND d.due_at > :ahead AND {_PUT_OFF}
+            """
+        ),
+        {"ids": ids, "now": now, "ahead": bounds["ahead"], "lease_ahead": bounds["lease_ahead"]},
+    )
+    await connection.execute(
+        text(
+            f"""
+            UPDATE subscriptions AS s SET not_before = NULL, health = s.health - CAST(:spans AS text[]),
+                status = CASE WHEN {_TOO_SOON} THEN 'active' ELSE s.status END,
+                reason = CASE WHEN {_TOO_SOON} THEN '' ELSE s.reason END,
+                suspended_at = CASE WHEN {_TOO_SOON} THEN NULL ELSE s.suspended_at END
+            WHERE s.id = ANY(CAST(:ids AS text[])) AND ({_TOO_SOON} OR {_IN_THE_FUTURE})
+            """
+        ),
+        {
+            "ids": ids,
+            "spans": list(machine.SPANS),
+            "ahead": bounds["ahead"],
+            "hint_ahead": bounds["hint_ahead"],
+            "failing": bounds["failing"],
+        },
+    )
+    await endpoints.refresh(connection, ids)
+    await deliveries.wake(connection)
+    return len(ids)
+
+
+_LAST_TRY = (
+    """(SELECT a.at FROM attempts AS a WHERE a.delivery_id = d.id AND a.number = d.attempts)"""
+)
+# Those spread over time by a resume or a recovery have no try that counts, and keep their instants.
+_PUT_OFF = f"""(d.lease_until > :lease_ahead OR d.lease_until IS NULL
+    AND (d.attempts > d.forgiven OR d.throttled > 0) AND {_LAST_TRY} > :ahead)"""
+_TOO_SOON = "(s.status = 'suspended' AND s.suspended_at > :ahead AND s.reason = :failing)"
+_IN_THE_FUTURE = """(coalesce(CAST(s.health ->> 'window_began' AS timestamptz) > :ahead, false)
+    OR coalesce(CAST(s.health ->> 'pause_until' AS timestamptz) > :hint_ahead, false))"""
+
+
 async def record(
     connection: Connection, attempts: Sequence[Attempted], patience: Patience, now: datetime
 ) -> Recorded:
@@ -432,6 +520,7 @@ class _Change:
     status: str
     url: str
     reason: str | None = None
+    suspended_at: datetime | None = None
     is_verified: bool = False
     per_second: float | None = None
     notices: list[Notice] = field(default_factory=list)
@@ -455,6 +544,7 @@ class _Change:
         self.health = step.health
         if step.suspends is not None and self.status in {"active", "pending"}:
             self.status, self.reason = "suspended", machine.WORDS[step.suspends]
+            self.suspended_at = attempted.at
         self.notices += step.notices
 
 
@@ -620,10 +710,11 @@ async def _change_endpoints(
             WITH said AS (
                 SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:healths AS text[]),
                     CAST(:not_before AS timestamptz[]), CAST(:at_once AS smallint[]),
-                    CAST(:status AS text[]), CAST(:reasons AS text[]), CAST(:verified AS boolean[]),
+                    CAST(:status AS text[]), CAST(:reasons AS text[]),
+                    CAST(:suspended_at AS timestamptz[]), CAST(:verified AS boolean[]),
                     CAST(:untold AS text[]), CAST(:per_second AS double precision[]))
-                    AS m (id, health, not_before, at_once, status, reason, verified, untold,
-                    per_second)
+                    AS m (id, health, not_before, at_once, status, reason, suspended_at, verified,
+                    untold, per_second)
             ), due AS (
                 SELECT m.*, n.due_at,
                     CASE WHEN s.at_once IS NULL THEN GREATEST(s.not_before, m.not_before)
@@ -639,7 +730,7 @@ async def _change_endpoints(
                 status = m.status,
                 reason = CASE WHEN m.status = s.status THEN s.reason ELSE m.reason END,
                 suspended_at = CASE WHEN m.status = 'suspended'
-                    THEN coalesce(s.suspended_at, :now) END,
+                    THEN coalesce(s.suspended_at, m.suspended_at) END,
                 verified_at = CASE WHEN m.verified THEN :now ELSE s.verified_at END,
                 owed_since = CASE WHEN m.verified THEN coalesce(s.owed_since, :now)
                     ELSE s.owed_since END,
@@ -658,6 +749,7 @@ async def _change_endpoints(
             "at_once": [change.health.at_once for change in changes.values()],
             "status": [change.status for change in changes.values()],
             "reasons": [change.reason or "" for change in changes.values()],
+            "suspended_at": [change.suspended_at for change in changes.values()],
             "verified": [change.is_verified for change in changes.values()],
             "untold": [_untold(change, now) for change in changes.values()],
             "per_second": [change.per_second for change in changes.values()],

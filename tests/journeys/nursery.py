@@ -147,7 +147,7 @@ async def live(order: Order, tls: ssl.SSLContext) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     work = [asyncio.create_task(sender.run())]
     if order.duties:
-        duties = [scheduler.owners_duty(database)]
+        duties = [scheduler.owners_duty(database), scheduler.clocks_duty(database, settings)]
         work.append(asyncio.create_task(scheduler.Scheduler(database, duties).run()))
     await over.wait()
     await sender.stop()

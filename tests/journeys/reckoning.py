@@ -106,7 +106,11 @@ def _whole_lines(log: Path) -> list[bytes]:
 
 
 def faults(
-    owed: Sequence[Owed], heard: Sequence[Heard], *, dead: Collection[str] = ()
+    owed: Sequence[Owed],
+    heard: Sequence[Heard],
+    *,
+    dead: Collection[str] = (),
+    refused: Sequence[str] = (),
 ) -> list[str]:
     """Every way in which the promise was broken, as sentences; empty when it was kept.
 
@@ -116,18 +120,19 @@ def faults(
     3. Nothing is heard that is not owed.
     4. In each subscription the events of one alert are first heard in the order of their sequence.
     5. What is recorded happened: a delivery is delivered if and only if a try of it was; tries are
-       numbered without gaps; and no more of them were answered than were heard.
+       numbered without gaps; and no more of them were answered than were heard or ``refused``.
     6. Sequences have no gaps.
     """
     by_id = {one.id: one for one in owed}
     times = Counter(one.id for one in heard)
+    answers = times + Counter(refused)
     return [
         *(f"{one.id} is owed and was never heard" for one in _unheard(owed, times, dead)),
         *(f"{one.id} is {one.state} at the end" for one in _unfinished(owed, dead)),
         *_other_bodies(by_id, heard),
         *(f"{name} was heard and is not owed" for name in times if name not in by_id),
         *_out_of_order(by_id, heard),
-        *(said for one in owed for said in _inconsistent(one, times[one.id])),
+        *(said for one in owed for said in _inconsistent(one, answers[one.id])),
         *_gaps(owed),
     ]
 
@@ -164,7 +169,7 @@ def _out_of_order(by_id: dict[str, Owed], heard: Iterable[Heard]) -> Iterable[st
         last[place] = row.sequence
 
 
-def _inconsistent(one: Owed, heard: int) -> Iterable[str]:
+def _inconsistent(one: Owed, answers: int) -> Iterable[str]:
     numbers = [number for number, _, _ in one.tries]
     if numbers != list(range(1, one.attempts + 1)):
         yield f"{one.id} had {one.attempts} attempts, and those kept are {numbers}"
@@ -174,8 +179,8 @@ def _inconsistent(one: Owed, heard: int) -> Iterable[str]:
     if one.state == "delivered" and not one.finished:
         yield f"{one.id} is delivered and not finished"
     answered = sum(status is not None for _, _, status in one.tries)
-    if answered > heard:
-        yield f"{one.id} has {answered} answered tries and was heard {heard} times"
+    if answered > answers:
+        yield f"{one.id} has {answered} answered tries and was answered {answers} times"
 
 
 def _gaps(owed: Iterable[Owed]) -> Iterable[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from sqlalchemy import text
 
 from alerts import signing
 from alerts.routing import Filter, SubscriptionId
@@ -254,18 +255,22 @@ class Relay:
 
     async def settled(self, within_seconds: float, *, but: Sequence[SubscriptionId] = ()) -> None:
         """Waits until nothing is owed any more, but to these."""
-        connection = await asyncpg.connect(self.database_url)
         until = time.monotonic() + within_seconds
-        try:
-            while left := await connection.fetchval(
-                "SELECT count(*) FROM deliveries WHERE state = 'owed' "
-                "AND subscription_id NOT IN (SELECT unnest($1::text[]))",
-                list(but),
-            ):
-                assert time.monotonic() < until, f"{left} are still owed; {self.last_words()}"
-                await asyncio.sleep(0.05)
-        finally:
-            await connection.close()
+        while left := await self.left(but=but):
+            assert time.monotonic() < until, f"{left} are still owed; {self.last_words()}"
+            await asyncio.sleep(0.05)
+
+    async def left(self, *, but: Sequence[SubscriptionId] = ()) -> int:
+        """How many are still owed, to others than these."""
+        async with self.database.begin() as connection:
+            found = await connection.execute(
+                text(
+                    "SELECT count(*) FROM deliveries WHERE state = 'owed' "
+                    "AND subscription_id NOT IN (SELECT unnest(CAST(:but AS text[])))"
+                ),
+                {"but": list(but)},
+            )
+            return int(found.scalar_one())
 
     async def owed(self) -> list[Owed]:
         """Everything that was ever owed."""
@@ -293,7 +298,8 @@ class Relay:
     async def reckon(self, *, dead: Sequence[SubscriptionId] = ()) -> Counter[str]:
         """Asserts that the promise was kept; how often each id was heard."""
         heard = self.heard()
-        found = reckoning.faults(await self.owed(), heard, dead=dead)
+        refused = [name for one in self.listeners.values() for name in reckoning.refused(one.log)]
+        found = reckoning.faults(await self.owed(), heard, dead=dead, refused=refused)
         assert not found, (len(found), found[:20], self.last_words())
         return Counter(one.id for one in heard)
 
