@@ -43,9 +43,10 @@ class Heard:
 
 
 async def owed(database_url: str) -> list[Owed]:
-    """Every delivery there is, by subscription and sequence."""
+    """Every delivery there is, by subscription and sequence, as of one instant."""
     connection = await asyncpg.connect(database_url)
     try:
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         rows = await connection.fetch(
             "SELECT d.id, d.subscription_id, d.sequence, d.alert_id, d.state, d.attempts, "
             "d.finished_at IS NOT NULL AS finished, coalesce(d.data, t.data) AS data "

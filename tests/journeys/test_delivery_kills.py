@@ -22,7 +22,7 @@ from tests.journeys.nursery import STEPS
 from tests.journeys.relay import Relay, until
 
 KILLS = int(os.environ.get("TEST_KILLS", "300"))
-LONGEST_LIFE_SECONDS = 0.15
+LONGEST_LIFE_SECONDS = 0.12
 ALERTS = range(1, 9)
 BACKLOG = 300
 """More than a life delivers, so that every one finds something to do."""
