@@ -425,6 +425,7 @@ async def bring_forward(connection: Connection, now: datetime, lease: timedelta)
     """Makes due what a clock that ran ahead for a while has put off; how many endpoints that concerned.
 
     * a lease that ends later than any may: it ends now
+    * what is owed from the future on: due now
     * a retry after an attempt in the future: due after the same wait, counted from now
     * an endpoint left in peace because of attempts in the future: is so no more
     * an endpoint suspended in the future for failing for days: is active, for those days were none
@@ -463,7 +464,7 @@ async def bring_forward(connection: Connection, now: datetime, lease: timedelta)
         statement(
             f"""
             UPDATE deliveries AS d SET lease_until = NULL, due_at = CASE
-                WHEN d.lease_until IS NOT NULL THEN CAST(:now AS timestamptz)
+                WHEN d.lease_until IS NOT NULL OR d.attempts = 0 THEN CAST(:now AS timestamptz)
                 ELSE GREATEST(CAST(:now AS timestamptz),
                     d.due_at - ({_LAST_TRY} - CAST(:now AS timestamptz))) END
             WHERE d.subscription_id = ANY(CAST(:ids AS text[])) AND d.state = 'owed'
@@ -499,8 +500,9 @@ _LAST_TRY = (
     """(SELECT a.at FROM attempts AS a WHERE a.delivery_id = d.id AND a.number = d.attempts)"""
 )
 # Those spread over time by a resume or a recovery have no try that counts, and keep their instants.
-_PUT_OFF = f"""(d.lease_until > :lease_ahead OR d.lease_until IS NULL
-    AND (d.attempts > d.forgiven OR d.throttled > 0) AND {_LAST_TRY} > :ahead)"""
+_PUT_OFF = f"""(d.lease_until > :lease_ahead OR d.lease_until IS NULL AND CASE
+    WHEN d.attempts = 0 THEN d.created_at > :ahead
+    ELSE (d.attempts > d.forgiven OR d.throttled > 0) AND {_LAST_TRY} > :ahead END)"""
 _TOO_SOON = "(s.status = 'suspended' AND s.suspended_at > :ahead AND s.reason = :failing)"
 _IN_THE_FUTURE = """(coalesce(CAST(s.health ->> 'window_began' AS timestamptz) > :ahead, false)
     OR coalesce(CAST(s.health ->> 'pause_until' AS timestamptz) > :hint_ahead, false))"""

@@ -52,10 +52,12 @@ async def _duty(relay: Relay) -> AsyncIterator[None]:
             await asyncio.sleep(0.25)
 
     task = asyncio.create_task(again_and_again())
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @pytest.mark.parametrize("jump", JUMPS, ids=["an hour back", "an hour ahead", "40 days ahead"])
