@@ -115,7 +115,7 @@ class Life:
         """Sends it a signal."""
         os.kill(self.pid, number)
 
-    def end(self, within_seconds: float = 20) -> int:
+    def end(self, within_seconds: float = 60) -> int:
         """Waits for its end: its exit code, or minus the signal it died of."""
         status = self.nursery.ask({"reap": self.pid, "within": within_seconds})
         assert status >= 0, "the sender lives on"
@@ -311,7 +311,7 @@ class Relay:
 
 
 async def until(
-    holds: Callable[[], object] | Callable[[], Awaitable[object]], within_seconds: float = 20
+    holds: Callable[[], object] | Callable[[], Awaitable[object]], within_seconds: float = 60
 ) -> None:
     """Waits until something is so; what must be awaited to be known may be given as well."""
     end = time.monotonic() + within_seconds

@@ -78,7 +78,7 @@ async def test_a_clock_that_jumps_while_attempts_are_under_way_loses_and_holds_u
     _set(clock, 0)
     await relay.owe(1, 2)
     async with _duty(relay):
-        await relay.settled(20)
+        await relay.settled(20 * 3)
     sender.stop()
     await relay.reckon()
     if jump > 0:
