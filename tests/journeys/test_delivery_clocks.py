@@ -100,7 +100,7 @@ async def test_a_sender_killed_while_its_clock_is_wrong_is_succeeded_by_one_whos
     first.kill()
     second = relay.sender()
     async with _duty(relay):
-        await relay.settled(20, but=[failing])
+        await relay.settled(60, but=[failing])
         before = await _tries(relay, failing)
 
         async def tried_again() -> bool:
