@@ -200,7 +200,7 @@ def _burst(bed: Bed, tick: Tick) -> Iterator[Line]:
             series=plan.series,
             start=bed.start.isoformat(),
             minute=bed.minute,
-            first=plan.series - 1 - run,
+            first=plan.series // 2 + run,
             count=1,
             pause=_PAUSE_SECONDS,
         )
