@@ -143,7 +143,7 @@ class Sender:
         async with self._turn:
             claimed = await self._claim(now)
         if self._stopping:  # It was stopped while it claimed.
-            await self._give_back(self._hand.drop_all())
+            self._let_go(self._hand.drop_all())
             return False
         self._begin()
         return claimed
@@ -326,8 +326,6 @@ class Sender:
             self._aside(self._give_back(dropped))
 
     async def _give_back(self, dropped: Sequence[Claimed]) -> None:
-        if not dropped:
-            return
         with suppress(DatabaseAway):  # Their leases end by themselves.
             async with self._database.begin() as connection:
                 await store.queue.let_go(connection, dropped)

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from alerts.payloads import VERIFY
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
 from app.database import Connection, statement
 from app.store.subscriptions import filter_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
-_NEXT = """
-    (SELECT min(d.due_at) FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = {lane}
+_NEXT = f"""
+    (SELECT min(d.due_at) FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = {{lane}}
         AND d.state = 'owed' AND NOT d.blocked
-        AND (s.status = 'active' OR s.status = 'pending' AND d.type = 'webhook.verify'))
+        AND (s.status = 'active' OR s.status = 'pending' AND d.type = '{VERIFY}'))
 """
 NEXT_DUE = f"LEAST({_NEXT.format(lane=0)}, {_NEXT.format(lane=1)})"
 """SQL: the earliest instant at which a delivery of the subscription ``s`` is due, or null."""
