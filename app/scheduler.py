@@ -139,7 +139,7 @@ def clocks_duty(database: Database, settings: Settings) -> Duty:
     async def bring_forward(now: datetime) -> dict[str, object]:
         lease = timedelta(seconds=settings.lease_seconds)
         async with database.begin() as connection:
-            found = await store.queue.bring_forward(connection, now, lease)
+            found = await store.jumps.bring_forward(connection, now, lease)
         return {"endpoints": found} if found else {}
 
     return Duty("deliveries.brought_forward", _MINUTE_SECONDS, bring_forward)

@@ -3,7 +3,7 @@
     pending --(the challenge is answered, by the endpoint or a person)--> active <--> suspended --> removed
 
 Consent is asked through the queue, like everything that is sent: a ``webhook.verify`` that the
-endpoint answers with its challenge. What happens then stands in ``store.queue.record``, and so does
+endpoint answers with its challenge. What happens then stands in ``store.records.record``, and so does
 what the service itself suspends.
 """
 

@@ -3,7 +3,7 @@
 The relay of one attempt, each step a type of its own, so that none can be left out:
 
     store.queue.claim -> Claimed -> letters.write -> Letter -> outbound.post -> Outcome
-        -> retries.judge -> Verdict -> store.queue.record -> Recorded
+        -> retries.judge -> Verdict -> store.records.record -> Recorded
 
 No transaction is open while the network is. A crash after sending and before recording sends the
 same ``webhook-id`` again when the lease has ended: at least once, never lost, never under two ids.
@@ -38,7 +38,8 @@ from app.outbound import Outbound
 from app.seals import SealBroken, Seals
 from app.settings import Settings
 from app.store.deliveries import CHANNEL
-from app.store.queue import Attempted, Claimed, Recorded
+from app.store.queue import Claimed
+from app.store.records import Attempted, Recorded
 
 POLL_SECONDS = 1.0
 # How much longer than one attempt a stop waits for attempts under way to be recorded.

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from alerts.routing import SubscriptionId
-from app.store.queue import Claimed, Standing
+from app.store.queue import Claimed
+from app.store.records import Standing
 
 MOST_AHEAD = 256
 """The most that is claimed ahead of one endpoint: what it took in the last second, up to this."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from alerts.endpoints import Patience
 from app import store, telemetry
 from app.database import Database, DatabaseAway
-from app.store.queue import Attempted, Recorded
+from app.store.records import Attempted, Recorded
 
 AWAY_SECONDS = 1.0
 RECORDED_TOGETHER = 1_024
@@ -118,4 +118,4 @@ class Ledger:
 
     async def _write_once(self, batch: list[Attempted]) -> Recorded:
         async with self._turn, self._database.begin() as connection:
-            return await store.queue.record(connection, batch, self._endpoints, self._clock())
+            return await store.records.record(connection, batch, self._endpoints, self._clock())

@@ -10,11 +10,13 @@
     endpoints        when something may be sent to whom, and what owners must be told
     findings         the state of each rule on each series
     finding_log      findings as they are shown
+    jumps            what a clock that ran ahead has put off
     partitions       the months of ``signals``
     partners         partners and their keys
     profiles         versions of mechanisms
-    queue            deliveries claimed under a lease, recorded under a fence
+    queue            deliveries claimed under a lease
     recorded         all that was ever reported, for backtests
+    records          attempts recorded under a fence, and what follows
     recoveries       ranges of deliveries that are owed again, bit by bit
     rules            versions of single rules, laid over the profiles
     series           series and their state
@@ -38,11 +40,13 @@ from app.store import (
     endpoints,
     finding_log,
     findings,
+    jumps,
     partitions,
     partners,
     profiles,
     queue,
     recorded,
+    records,
     recoveries,
     rules,
     series,
@@ -63,11 +67,13 @@ __all__ = [
     "endpoints",
     "finding_log",
     "findings",
+    "jumps",
     "partitions",
     "partners",
     "profiles",
     "queue",
     "recorded",
+    "records",
     "recoveries",
     "rules",
     "series",

@@ -21,7 +21,8 @@ from app.outbound import Outbound
 from app.settings import Settings
 from app.store.deliveries import Debt
 from app.store.delivery_log import Attempt, Delivery
-from app.store.queue import Attempted, Claimed, Recorded
+from app.store.queue import Claimed
+from app.store.records import Attempted, Recorded
 from app.store.subscriptions import Status, Subscription
 from app.subscribe import Dice
 from tests.app.receiver import Answer, Heard, Manner, Receiver, consenting
@@ -147,7 +148,7 @@ class Post:
             attempts.append(Attempted(one, self.now, met, verdict, ""))
         async with self.database.begin() as connection:
             patience = patience_of(self.settings)
-            return await store.queue.record(connection, attempts, patience, self.now)
+            return await store.records.record(connection, attempts, patience, self.now)
 
     async def held(self, of: SubscriptionId) -> Subscription:
         async with self.database.begin() as connection:

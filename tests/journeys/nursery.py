@@ -37,7 +37,7 @@ from app.database import Database
 from app.deliver import Sender, owners
 from app.outbound import Outbound
 from app.settings import Settings
-from app.store.queue import Attempted, Recorded
+from app.store.records import Attempted, Recorded
 
 
 @dataclass(frozen=True, slots=True)
