@@ -350,7 +350,7 @@ deliveries = Table(
         "subscription_id",
         "alert_id",
         "sequence",
-        postgresql_where=text("state = 'owed'"),
+        postgresql_where=text("state = 'owed' AND finished_at IS NULL AND alert_id IS NOT NULL"),
     ),
     Index("deliveries_alert_id", "alert_id", postgresql_where=text("alert_id IS NOT NULL")),
 )

@@ -42,6 +42,8 @@ from app.store.queue import Claimed
 from app.store.records import Attempted, Recorded
 
 POLL_SECONDS = 1.0
+PASSED_OVER_SECONDS = 0.02
+"""After so long an endpoint is asked for again that another worker held, as long as a transaction takes."""
 # How much longer than one attempt a stop waits for attempts under way to be recorded.
 DRAIN_SPARE_SECONDS = 5.0
 SLOW_SECONDS = 0.5
@@ -155,7 +157,7 @@ class Sender:
             return False
         rooms = self._hand.rooms(monotonic())
         lease_until = now + self._lease
-        async with self._database.begin() as connection:
+        async with self._database.queue() as connection:
             claimed = await store.queue.claim(
                 connection,
                 now,
@@ -165,7 +167,7 @@ class Sender:
                 rooms=rooms,
                 lease_until=lease_until,
             )
-            self._next_at = None if claimed else await store.queue.next_ready(connection, after=now)
+            self._next_at = None if claimed else await store.queue.next_ready(connection, rooms)
         self._hand.add(claimed, rooms, lease_until)
         return bool(claimed)
 
@@ -197,7 +199,8 @@ class Sender:
     async def _rest(self) -> None:
         seconds = POLL_SECONDS
         if self._next_at is not None:
-            seconds = min(seconds, max(0.0, (self._next_at - self._clock()).total_seconds()))
+            wait = (self._next_at - self._clock()).total_seconds()
+            seconds = min(seconds, max(PASSED_OVER_SECONDS, wait))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._nudged.wait()
@@ -220,7 +223,7 @@ class Sender:
             for first in range(0, len(old), EXTENDED_TOGETHER):
                 held = old[first : first + EXTENDED_TOGETHER]
                 try:
-                    async with self._database.begin() as connection:
+                    async with self._database.queue() as connection:
                         kept = await store.queue.extend(connection, held, now + self._lease)
                 except DatabaseAway:
                     continue  # They are sent again, under their ids, if it stays away.
@@ -328,12 +331,12 @@ class Sender:
 
     async def _give_back(self, dropped: Sequence[Claimed]) -> None:
         with suppress(DatabaseAway):  # Their leases end by themselves.
-            async with self._database.begin() as connection:
+            async with self._database.queue() as connection:
                 await store.queue.let_go(connection, dropped)
 
     async def _tell_owners(self) -> None:
         with suppress(DatabaseAway):  # They wait in the database; a duty looks for them.
-            async with self._database.begin() as connection:
+            async with self._database.queue() as connection:
                 await owners.tell(connection, self._clock())
 
     def _aside(self, work: Coroutine[None, None, None]) -> None:

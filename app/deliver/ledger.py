@@ -13,8 +13,8 @@ from app.store.records import Attempted, Recorded
 
 AWAY_SECONDS = 1.0
 RECORDED_TOGETHER = 1_024
-GATHERED = 64
-GATHER_SECONDS = 0.01
+GATHERED = 256
+GATHER_SECONDS = 0.02
 GATHER_TURNS = 4
 """While many are under way a transaction waits up to so many times so long for others to end: it costs
 the same for sixty-four as for one."""
@@ -117,5 +117,5 @@ class Ledger:
                 return
 
     async def _write_once(self, batch: list[Attempted]) -> Recorded:
-        async with self._turn, self._database.begin() as connection:
+        async with self._turn, self._database.queue() as connection:
             return await store.records.record(connection, batch, self._endpoints, self._clock())

@@ -19,9 +19,10 @@ from app.store.subscriptions import filter_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
 _NEXT = f"""
-    (SELECT min(d.due_at) FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = {{lane}}
+    (SELECT d.due_at FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = {{lane}}
         AND d.state = 'owed' AND NOT d.blocked
-        AND (s.status = 'active' OR s.status = 'pending' AND d.type = '{VERIFY}'))
+        AND (s.status = 'active' OR s.status = 'pending' AND d.type = '{VERIFY}')
+        ORDER BY d.due_at LIMIT 1)
 """
 NEXT_DUE = f"LEAST({_NEXT.format(lane=0)}, {_NEXT.format(lane=1)})"
 """SQL: the earliest instant at which a delivery of the subscription ``s`` is due, or null."""

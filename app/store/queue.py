@@ -119,7 +119,7 @@ async def claim(
         ),
         {
             "now": now,
-            "full": [i for i, room in rooms.items() if room <= 0],
+            "full": _full(rooms),
             "retry_slots": retry_slots,
             "most": slots,
         },
@@ -214,6 +214,10 @@ _CLAIM = f"""
 """
 
 
+def _full(rooms: Mapping[SubscriptionId, int]) -> list[SubscriptionId]:
+    return [name for name, room in rooms.items() if room <= 0]
+
+
 def _room(at_once: int | None, per_second: float | None, room: int) -> int:
     """How many to take of one endpoint: one at a time while it fails, and at its pace."""
     if at_once is not None:
@@ -265,13 +269,22 @@ async def _make_them_wait(
     )
 
 
-async def next_ready(connection: Connection, *, after: datetime) -> datetime | None:
-    """When the next endpoint is ready for something after an instant; None when none will be."""
+async def next_ready(
+    connection: Connection, rooms: Mapping[SubscriptionId, int]
+) -> datetime | None:
+    """When the next endpoint is ready for something of those that have room; None when none will be.
+
+    In the past where a claim passed it over because another transaction held it.
+    """
     found = await connection.execute(
-        statement("SELECT min(ready_at) FROM subscriptions WHERE ready_at > :after"),
-        {"after": after},
+        statement(
+            "SELECT ready_at FROM subscriptions "
+            "WHERE ready_at IS NOT NULL AND id NOT IN (SELECT unnest(CAST(:full AS text[]))) "
+            "ORDER BY ready_at, id LIMIT 1"
+        ),
+        {"full": _full(rooms)},
     )
-    at: datetime | None = found.scalar_one()
+    at: datetime | None = found.scalar_one_or_none()
     return at
 
 

@@ -12,6 +12,10 @@ from tests.app.post_office import NEON, Post
 from tests.app.receiver import receiver
 
 BACKLOG = 5_000
+ENDPOINTS, EACH = 30, 30
+ROWS_A_DELIVERY = 40
+"""Read whole for each of 30 endpoints, a queue of 900 would be read thirty times over in every statement."""
+
 ROUNDS = 10
 """Enough for PostgreSQL to have made the plans it keeps: it does from the sixth execution on."""
 
@@ -35,6 +39,27 @@ async def test_a_backlog_of_one_endpoint_is_not_read_for_what_is_sent_to_another
             await post.round(sender)
         assert set(await post.states(sound)) == {"delivered"}
         assert await _rows_read(post, database_url) - before < BACKLOG
+
+
+async def test_plans_made_while_the_queue_was_all_but_empty_do_not_read_it_whole_when_it_is_full(
+    post: Post, database_url: str
+) -> None:
+    """Plans are kept, and nobody analyses a table in the minute in which it fills."""
+    async with receiver() as anyone:
+        endpoints = [await post.active(anyone) for _ in range(ENDPOINTS)]
+        async with post.database.begin() as connection:
+            await connection.execute(text("ANALYZE deliveries"))
+            await connection.execute(text("ANALYZE subscriptions"))
+        sender = post.sender()
+        for _ in range(ROUNDS):
+            await post.owe(endpoints[0], NEON)
+            await post.round(sender)
+        for endpoint in endpoints:
+            await post.owe(endpoint, *range(1, EACH + 1))
+        await post.round(sender)
+        assert set(await post.states(endpoints[-1])) == {"delivered"}
+        read = await _rows_read(post, database_url)
+        assert read / (ENDPOINTS * EACH) < ROWS_A_DELIVERY
 
 
 async def _rows_read(post: Post, database_url: str) -> int:
