@@ -720,7 +720,7 @@ def test_scripts_subscribe_verify_and_pull_exactly_what_a_folder_has_not(
             check=False,
         )
 
-    # Only the alert's types: the same owner's receivers of other tests come and go, and it would be told of them.
+    # Only alerts: the same owner's receivers of other tests come and go, and it would be told of these.
     wish = {"goods": ["analog"], "types": ["alert.opened", "alert.updated", "alert.escalated"]}
     with door_of_scripts(tmp_path) as url:
         made = run("subscribe.sh", url, "secret.txt", json.dumps(wish))
