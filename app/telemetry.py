@@ -172,9 +172,11 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(_StandardError()),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+    global _logger  # noqa: PLW0603 - the one there is, for as long as this configuration holds
+    _logger = structlog.get_logger().bind()
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -192,16 +194,28 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
         library.setLevel(logging.WARNING)
 
 
+class _StandardError:
+    """Whatever standard error is when a line is written."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def _as_json(fields: Mapping[str, Any], **_: Any) -> str:
     return _encoder.encode(fields).decode()
 
 
+# Bound once: to find it anew for every line took as long as to write the line.
+_logger: Any = None
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
 def line(event: str, *, level: str = "info", **fields: Any) -> None:
     """Writes one line. ``event`` is past tense and names its room: ``delivery.attempted``."""
-    getattr(structlog.get_logger(), level)(event, **fields)
+    getattr(_logger or structlog.get_logger(), level)(event, **fields)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,7 +92,14 @@ class Bed:
     """
 
     def __init__(
-        self, stack: ExitStack, plan: Plan, service: str, database: str, key: str, start: datetime
+        self,
+        stack: ExitStack,
+        plan: Plan,
+        service: str,
+        database: str,
+        key: str,
+        start: datetime,
+        start_worker: Callable[[], AbstractContextManager[str]],
     ) -> None:
         self._stack = stack
         self.plan = plan
@@ -101,6 +108,8 @@ class Bed:
         self.key = key
         self.start = start
         self.minute = plan.samples
+        self._start_worker = start_worker
+        self._workers: list[str] = []
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -127,6 +136,10 @@ class Bed:
             self._stack.enter_context(_tool("app.bench.sink", "--ports", ports)).line()
         )
         return found
+
+    def add_worker(self) -> None:
+        """Starts one more process that sends, for as long as the bed is there."""
+        self._workers.append(self._stack.enter_context(self._start_worker()))
 
     def post(self, url: str, **details: Any) -> dict[str, Any]:
         """Has the hand post signals to the service or to the echo, and moves on in time."""
@@ -181,15 +194,18 @@ class Bed:
             self.ask("DELETE", f"/v1/subscriptions/{one}")
 
     def process(self) -> Process:
-        """What the service has used so far, by its own metrics."""
-        said = self._client.get("/metrics").text
-        found = dict(
-            line.rsplit(" ", 1) for line in said.splitlines() if line.startswith("process_")
-        )
-        return Process(
-            float(found["process_cpu_seconds_total"]),
-            int(float(found["process_resident_memory_bytes"])),
-        )
+        """What the service has used so far, all its processes together, by their own metrics."""
+        used = Process(0, 0)
+        for url in (self.service, *self._workers):
+            said = self._client.get(f"{url}/metrics").text
+            found = dict(
+                line.rsplit(" ", 1) for line in said.splitlines() if line.startswith("process_")
+            )
+            used = Process(
+                used.cpu + float(found["process_cpu_seconds_total"]),
+                used.memory + int(float(found["process_resident_memory_bytes"])),
+            )
+        return used
 
     def counted(self) -> Counted:
         """What the sinks have taken so far."""
@@ -262,7 +278,12 @@ def make(plan: Plan) -> Iterator[Bed]:
             keys = beside.submit(processes.create_keys, folder, [_KEY])
             asyncio.run(workload.store_history(database, plan.series, plan.samples, start))
             key = keys.result()[_KEY.name].token
-        yield Bed(stack, plan, url, database, key, start)
+
+        def worker() -> AbstractContextManager[str]:
+            port = processes.free_port("127.0.0.1")
+            return processes.service("127.0.0.1", port, folder, settings, role="worker")
+
+        yield Bed(stack, plan, url, database, key, start, worker)
 
 
 def _fresh_folder(stack: ExitStack) -> Path:

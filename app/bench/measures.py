@@ -125,46 +125,55 @@ def deliver(bed: Bed, tick: Tick) -> Iterator[Line]:
     one alert takes to reach a thousand subscriptions.
 
     Limits: signing and sending over the same client to the same receivers, as many at a time, with
-    nothing recorded; one UPDATE and commit for each delivery, with nothing sent.
+    nothing recorded; one UPDATE and commit for each delivery, with nothing sent. First by one process, which
+    does all there is to do, then by it and a worker.
     """
-    plan, found = bed.plan, Found(list)
-    for receivers in plan.receivers:
-        case = f"{receivers} receiver{'s' if receivers > 1 else ''}"
-        urls = [f"{sink}/count" for sink in bed.sinks[:receivers]]
-        subscriptions = bed.subscribe_all(urls, types=["alert.opened"], exercises=True)
-        in_flight = min(_IN_FLIGHT, _PER_ENDPOINT * receivers)
-        for run in range(plan.runs):
-            alerts = max(1, plan.deliveries // receivers)
-            owed = backlog.make(bed, subscriptions, f"deliver-{receivers}-{run}", alerts)
-            tick()
-            before = bed.process()
-            found[case].append(backlog.work_off(bed, subscriptions, owed))
-            after = bed.process()
-            found[f"{case} cpu"].append((after.cpu - before.cpu) / owed.count * 1e6)
-            found[f"{case} memory"].append(after.memory / 2**20)
-            tick()
-            sent = bed.hand.do(
-                "send",
-                urls=urls,
-                count=owed.count,
-                size=owed.mean_bytes,
-                in_flight=in_flight,
-                per_endpoint=_PER_ENDPOINT,
-            )
-            found[f"{case} sending"].append(sent["rate"])
-            found[f"{case} sending cpu"].append(sent["cpu"] * 1e6)
-            tick()
-            updated = bed.hand.do(
-                "update",
-                database=bed.database,
-                count=owed.count,
-                connections=min(in_flight, _UPDATING_CONNECTIONS),
-            )
-            found[f"{case} updating"].append(updated["rate"])
-            tick()
-        bed.unsubscribe(subscriptions)
-        yield from _delivered(case, found)
+    for receivers in bed.plan.receivers:
+        yield from _backlog(bed, tick, receivers, "")
     yield from _burst(bed, tick)
+    bed.add_worker()
+    for receivers in bed.plan.receivers:
+        yield from _backlog(bed, tick, receivers, ", two processes")
+
+
+def _backlog(bed: Bed, tick: Tick, receivers: int, processes: str) -> Iterator[Line]:
+    plan, found = bed.plan, Found(list)
+    case = f"{receivers} receiver{'s' if receivers > 1 else ''}{processes}"
+    urls = [f"{sink}/count" for sink in bed.sinks[:receivers]]
+    subscriptions = bed.subscribe_all(urls, types=["alert.opened"], exercises=True)
+    in_flight = min(_IN_FLIGHT, _PER_ENDPOINT * receivers)
+    for run in range(plan.runs):
+        alerts = max(1, plan.deliveries // receivers)
+        exercise = f"deliver-{receivers}-{'two' if processes else 'one'}-{run}"
+        owed = backlog.make(bed, subscriptions, exercise, alerts)
+        tick()
+        before = bed.process()
+        found[case].append(backlog.work_off(bed, subscriptions, owed))
+        after = bed.process()
+        found[f"{case} cpu"].append((after.cpu - before.cpu) / owed.count * 1e6)
+        found[f"{case} memory"].append(after.memory / 2**20)
+        tick()
+        sent = bed.hand.do(
+            "send",
+            urls=urls,
+            count=owed.count,
+            size=owed.mean_bytes,
+            in_flight=in_flight,
+            per_endpoint=_PER_ENDPOINT,
+        )
+        found[f"{case} sending"].append(sent["rate"])
+        found[f"{case} sending cpu"].append(sent["cpu"] * 1e6)
+        tick()
+        updated = bed.hand.do(
+            "update",
+            database=bed.database,
+            count=owed.count,
+            connections=min(in_flight, _UPDATING_CONNECTIONS),
+        )
+        found[f"{case} updating"].append(updated["rate"])
+        tick()
+    bed.unsubscribe(subscriptions)
+    yield from _delivered(case, found)
 
 
 def _delivered(case: str, found: Found) -> Iterator[Line]:
@@ -322,7 +331,7 @@ def ticks(names: Sequence[str], plan: Plan) -> int:
         "ingest": len(plan.batches) * len(plan.connections) * 3,
         "single": 2,
         "latency": 2,
-        "deliver": len(plan.receivers) * 4 + 2,
+        "deliver": len(plan.receivers) * 8 + 2,
         "flat": 2,
         "judge": len(plan.rules) * 2,
     }

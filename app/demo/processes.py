@@ -110,10 +110,11 @@ def service(
     folder: Path,
     settings: Mapping[str, str] | None = None,
     tick: Callable[[], None] = lambda: None,
+    role: str = "all",
 ) -> Iterator[str]:
     """``forewarn serve`` on that port and folder, ready; stopped afterwards. Gives its address.
 
-    Its log is ``service.log`` in the folder.
+    Its log is ``service.log`` in the folder, or that of its role.
 
     Args:
         host: where it listens.
@@ -121,12 +122,13 @@ def service(
         folder: its data folder.
         settings: environment variables that replace the demo's own.
         tick: called about ten times a second while waiting.
+        role: what it does; several processes may share a folder, if one of them does all.
 
     Raises:
         DemoFailed: it ended, or was not ready in time; the message has its last words.
     """
-    log = folder / "service.log"
-    command = forewarn("serve", "--host", host, "--port", str(port))
+    log = folder / ("service.log" if role == "all" else f"{role}.log")
+    command = forewarn("serve", "--host", host, "--port", str(port), "--role", role)
     with (
         log.open("ab") as out,
         _running(command, environment(folder) | dict(settings or {}), out) as process,

@@ -239,8 +239,11 @@ def _moves_on(attempted: Attempted) -> bool:
     return is_first and attempted.verdict.decision in _FINISHED
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def _headers(said: Mapping[str, str]) -> str:
-    return _storable(json.dumps(dict(said), ensure_ascii=False)) if said else ""
+    return _storable(_as_json(dict(said))) if said else ""
 
 
 def _storable(text: str) -> str:
