@@ -22,6 +22,10 @@ from app.store.records import Standing
 MOST_AHEAD = 256
 """The most that is claimed ahead of one endpoint: what it took in the last second, up to this."""
 
+LEAST_AHEAD = 8
+"""Of an endpoint that was sent nothing lately so many times as many are claimed as are under way at once: a
+claim takes as long as many attempts, and one that is quick would wait for the next."""
+
 SLOW_ROOMS = 16
 """Slow attempts may be so many times as many as quick ones; beyond that they count as quick ones."""
 
@@ -249,7 +253,7 @@ class Hand:
         would otherwise have little more than half the attempts under way that it may have.
         """
         held = len(post.waiting) + post.under_way
-        ahead = max(self._per_endpoint, min(post.pace(now), MOST_AHEAD))
+        ahead = max(self._per_endpoint * LEAST_AHEAD, min(post.pace(now), MOST_AHEAD))
         return ahead - held if held * 2 <= ahead or not post.waiting else 0
 
     def _may_begin(self, post: _Post) -> bool:
