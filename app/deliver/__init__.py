@@ -48,7 +48,11 @@ PASSED_OVER_SECONDS = 0.02
 DRAIN_SPARE_SECONDS = 5.0
 SLOW_SECONDS = 0.5
 """An attempt that takes longer counts among the slow ones."""
-CLAIMED_TOGETHER = 1_024
+CLAIMED_TOGETHER = 512
+BEGUN_TOGETHER = 16
+"""So many attempts are begun at once, and the next when the event loop has looked round: two hundred take it
+40 ms, and each question to the database waited as long for its answer, endpoints locked meanwhile.
+"""
 JUMP = timedelta(minutes=1)
 """A clock that is further ahead than this after an attempt has jumped."""
 EXTENDED_TOGETHER = 512
@@ -98,6 +102,7 @@ class Sender:
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._under_way: set[asyncio.Task[None]] = set()
         self._asides: set[asyncio.Task[None]] = set()
+        self._to_begin = BEGUN_TOGETHER
         self._nudged = asyncio.Event()
         self._next_at: datetime | None = None
         self._stopping = False
@@ -234,14 +239,21 @@ class Sender:
                 self._hand.forget(one for one in held if one.id not in kept)
 
     def _begin(self) -> None:
-        """Begins what may be begun."""
-        while not self._ledger.is_full and not self._stopping:
+        """Begins what may be begun, a few now and the others in the next turns of the event loop."""
+        while self._to_begin and not self._ledger.is_full and not self._stopping:
             one = self._hand.begin()
             if one is None:
                 return
+            if self._to_begin == BEGUN_TOGETHER:
+                asyncio.get_running_loop().call_soon(self._begin_more)
+            self._to_begin -= 1
             task = asyncio.create_task(self._attempt(one))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
+
+    def _begin_more(self) -> None:
+        self._to_begin = BEGUN_TOGETHER
+        self._begin()
 
     async def _attempt(self, claimed: Claimed) -> None:
         was_slow = False

@@ -12,7 +12,7 @@ from app.database import Database, DatabaseAway
 from app.store.records import Attempted, Recorded
 
 AWAY_SECONDS = 1.0
-RECORDED_TOGETHER = 1_024
+RECORDED_TOGETHER = 256
 GATHERED = 256
 GATHER_SECONDS = 0.02
 GATHER_TURNS = 4
