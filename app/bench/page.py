@@ -41,8 +41,9 @@ Signed webhooks a second when many are owed at once, until the attempt is record
 each is about another alert, so that none waits for its turn. By default four are under way to one
 endpoint and 256 in all. *Bare signed sending*: the same client and receivers, as many at a time,
 with nothing recorded. *One UPDATE a delivery*: one UPDATE and commit each on up to ten connections,
-with nothing sent. The processor of the service counts its one process, without PostgreSQL. *One
-alert*: from the beginning of the POST that opens it until every subscription has its webhook.""",
+with nothing sent. *Two processes*: one that does everything and a worker, on the same database. The
+processor and memory are those of these processes, without PostgreSQL. *One alert*: from the beginning
+of the POST that opens it until every subscription has its webhook.""",
     "flat": """\
 The rate of `ingest` on one connection when little and when much is stored already.""",
     "judge": """\
