@@ -137,9 +137,13 @@ def clocks_duty(database: Database, settings: Settings) -> Duty:
     """Makes due what a clock that ran ahead for a while has put off."""
 
     async def bring_forward(now: datetime) -> dict[str, object]:
-        lease = timedelta(seconds=settings.lease_seconds)
         async with database.begin() as connection:
-            found = await store.jumps.bring_forward(connection, now, lease)
+            found = await store.jumps.bring_forward(
+                connection,
+                now,
+                lease=timedelta(seconds=settings.lease_seconds),
+                longest_open=timedelta(seconds=settings.endpoint_longest_open_seconds),
+            )
         return {"endpoints": found} if found else {}
 
     return Duty("deliveries.brought_forward", _MINUTE_SECONDS, bring_forward)

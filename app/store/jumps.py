@@ -15,7 +15,9 @@ SKEW = timedelta(minutes=10)
 """More than the clocks of two hosts differ: what is further ahead was set by a clock that jumped."""
 
 
-async def bring_forward(connection: Connection, now: datetime, lease: timedelta) -> int:
+async def bring_forward(
+    connection: Connection, now: datetime, *, lease: timedelta, longest_open: timedelta
+) -> int:
     """Makes due what a clock that ran ahead for a while has put off; how many endpoints that concerned.
 
     * a lease that ends later than any may: it ends now
@@ -31,11 +33,13 @@ async def bring_forward(connection: Connection, now: datetime, lease: timedelta)
         connection: inside a transaction.
         now: by a clock that is right again.
         lease: how long a lease is.
+        longest_open: for how long an endpoint that fails is left in peace at most.
     """
     bounds = {
         "ahead": now + SKEW,
         "lease_ahead": now + lease + SKEW,
         "hint_ahead": now + LONGEST_HINT + SKEW,
+        "open_ahead": now + longest_open + SKEW,
         "failing": machine.WORDS[Suspension.failing],
     }
     rows = await connection.execute(
@@ -82,6 +86,7 @@ async def bring_forward(connection: Connection, now: datetime, lease: timedelta)
             "spans": list(machine.SPANS),
             "ahead": bounds["ahead"],
             "hint_ahead": bounds["hint_ahead"],
+            "open_ahead": bounds["open_ahead"],
             "failing": bounds["failing"],
         },
     )
@@ -98,5 +103,7 @@ _PUT_OFF = f"""(d.lease_until > :lease_ahead OR d.lease_until IS NULL AND CASE
     WHEN d.attempts = 0 THEN d.created_at > :ahead
     ELSE (d.attempts > d.forgiven OR d.throttled > 0) AND {_LAST_TRY} > :ahead END)"""
 _TOO_SOON = "(s.status = 'suspended' AND s.suspended_at > :ahead AND s.reason = :failing)"
+# The last attempt of a fast clock may end by the right one: it begins a window of now, and the breaker stays.
 _IN_THE_FUTURE = """(coalesce(CAST(s.health ->> 'window_began' AS timestamptz) > :ahead, false)
+    OR coalesce(CAST(s.health ->> 'open_until' AS timestamptz) > :open_ahead, false)
     OR coalesce(CAST(s.health ->> 'pause_until' AS timestamptz) > :hint_ahead, false))"""

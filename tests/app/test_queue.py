@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from alerts.explanation import instant
 from alerts.retries import Outcome
 from alerts.routing import SubscriptionId
-from app import deliver, store
+from app import deliver, scheduler, store
 from app.api.webhooks import EndpointNotice
 from app.database import Database
 from app.deliver import owners
@@ -874,3 +874,26 @@ async def test_a_feed_is_forgotten_from_its_beginning_and_never_in_its_middle(
                 limit=100,
             )
         assert [d.sequence for d in await post.deliveries(made)] == [2, 3]
+
+
+async def test_the_last_attempt_of_a_fast_clock_leaves_no_endpoint_closed_for_as_long_as_it_was_ahead(
+    post: Post,
+) -> None:
+    """It began while the clock was ahead and ended when it was right again."""
+    async with receiver() as baltica:
+        endpoint = await post.active(baltica)
+        await post.owe(endpoint, *range(1, 31))
+        right = post.now
+        post.now += timedelta(days=40)
+        last, *others = await post.claim()
+        while others:
+            await post.record(others, Outcome(status=400))
+            others = await post.claim()
+        post.now = right
+        await post.record([last], Outcome(status=400))
+        sender = post.sender()
+        await post.pass_time(sender, 1_800)
+        assert "delivered" not in await post.states(endpoint)
+        await scheduler.clocks_duty(post.database, post.settings).do(post.now)
+        await post.pass_time(sender, 1_800)
+        assert set(await post.states(endpoint)) == {"delivered"}
