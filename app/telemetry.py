@@ -215,8 +215,7 @@ _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 def line(event: str, *, level: str = "info", **fields: Any) -> None:
     """Writes one line. ``event`` is past tense and names its room: ``delivery.attempted``."""
-    logger = _logger if structlog.is_configured() else structlog.get_logger()
-    getattr(logger, level)(event, **fields)
+    getattr(_logger or structlog.get_logger(), level)(event, **fields)
 
 
 @contextmanager

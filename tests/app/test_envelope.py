@@ -90,6 +90,7 @@ def _log(capsys: pytest.CaptureFixture[str]) -> Iterator[list[dict[str, Any]]]:
         root.handlers[:] = handlers
         root.setLevel(level)
         structlog.reset_defaults()
+        telemetry._logger = None
 
 
 def _problem(answer: httpx.Response, slug: str) -> dict[str, Any]:
