@@ -209,7 +209,8 @@ def _burst(bed: Bed, tick: Tick) -> Iterator[Line]:
             series=plan.series,
             start=bed.start.isoformat(),
             minute=bed.minute,
-            first=plan.series // 2 + run,
+            # Of goods and places about which no other measure opens an alert: those begin at the first.
+            first=plan.series * 5 // 8 + run,
             count=1,
             pause=_PAUSE_SECONDS,
         )
