@@ -25,10 +25,12 @@ OVERTAKES_AFTER = 4
 """Failures after which the newest of an alert may overtake, where a subscription asks for the latest:
 with the default schedule 13 minutes."""
 
-STILL_OWED = "d.state || '' = 'owed'"
+STILL_OWED = "CASE WHEN d.state = 'owed' THEN true ELSE false END"
 """SQL: whether a delivery that is found by its id is still owed. Written so that no index of the queue can
 serve it: their statistics are mostly of an empty queue, and a plan that trusts these reads all that is owed,
-which took 20 seconds a record behind 300 dead endpoints.
+which took 20 seconds a record behind 300 dead endpoints. As a CASE it is taken to hold for half of them: when
+it was taken to hold for hardly any, two lists of 256 were compared each with each, and a record took thrice
+as long.
 """
 
 _MOST_DIGITS = 18  # of a sequence, so that it fits a bigint
