@@ -36,6 +36,9 @@ _PLANNED_ONCE = {
     "enable_seqscan": "off",
 }
 
+# A worker that is stopped in a transaction holds its endpoints' locks, and nothing is sent to them meanwhile.
+_NEVER_IDLE = {"idle_in_transaction_session_timeout": "10s"}
+
 # By SQLSTATE class or code: these pass, and the same request may then succeed.
 _PASSING = (
     "08",  # connection exceptions
@@ -45,6 +48,7 @@ _PASSING = (
     "58030",  # input or output error
     "25006",  # read only: this host is no longer the one that accepts writes
     "55P03",  # a lock was not available in time
+    "25P03",  # this process was stopped in a transaction for so long that it was ended
 )
 
 
@@ -83,7 +87,7 @@ class Database:
         self._url = url
         self._engine = self._make_engine(pool_size, {})
         self._ingest_engine = self._make_engine(ingest_lanes, _PLANNED_ONCE)
-        self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE)
+        self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE | _NEVER_IDLE)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
