@@ -129,22 +129,24 @@ def deliver(bed: Bed, tick: Tick) -> Iterator[Line]:
     does all there is to do, then by it and a worker.
     """
     for receivers in bed.plan.receivers:
-        yield from _backlog(bed, tick, receivers, "")
+        yield from _backlog(bed, tick, receivers, processes=1)
     yield from _burst(bed, tick)
     bed.add_worker()
     for receivers in bed.plan.receivers:
-        yield from _backlog(bed, tick, receivers, ", two processes")
+        yield from _backlog(bed, tick, receivers, processes=2)
 
 
-def _backlog(bed: Bed, tick: Tick, receivers: int, processes: str) -> Iterator[Line]:
+def _backlog(bed: Bed, tick: Tick, receivers: int, *, processes: int) -> Iterator[Line]:
     plan, found = bed.plan, Found(list)
-    case = f"{receivers} receiver{'s' if receivers > 1 else ''}{processes}"
+    case = f"{receivers} receiver{'s' if receivers > 1 else ''}"
+    if processes > 1:
+        case += ", two processes"
     urls = [f"{sink}/count" for sink in bed.sinks[:receivers]]
     subscriptions = bed.subscribe_all(urls, types=["alert.opened"], exercises=True)
     in_flight = min(_IN_FLIGHT, _PER_ENDPOINT * receivers)
     for run in range(plan.runs):
         alerts = max(1, plan.deliveries // receivers)
-        exercise = f"deliver-{receivers}-{'two' if processes else 'one'}-{run}"
+        exercise = f"deliver-{receivers}-{processes}-{run}"
         owed = backlog.make(bed, subscriptions, exercise, alerts)
         tick()
         before = bed.process()

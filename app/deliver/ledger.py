@@ -13,11 +13,10 @@ from app.store.records import Attempted, Recorded
 
 AWAY_SECONDS = 1.0
 RECORDED_TOGETHER = 256
-GATHERED = 256
 GATHER_SECONDS = 0.02
 GATHER_TURNS = 4
-"""While many are under way a transaction waits up to so many times so long for others to end: it costs
-the same for sixty-four as for one."""
+"""While many are under way a transaction waits up to so many times so long for others to end: most of what it
+costs is the same for many as for one."""
 
 MOST_UNRECORDED = 4_096
 """With so many attempts to be recorded nothing more is begun."""
@@ -81,7 +80,7 @@ class Ledger:
     async def _write_all(self) -> None:
         while self._waiting:
             for _ in range(GATHER_TURNS):
-                if len(self._waiting) >= GATHERED or not self._more():
+                if len(self._waiting) >= RECORDED_TOGETHER or not self._more():
                     break
                 await asyncio.sleep(GATHER_SECONDS)
             batch = self._waiting[:RECORDED_TOGETHER]
