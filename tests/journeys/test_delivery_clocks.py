@@ -90,7 +90,7 @@ async def test_a_sender_killed_while_its_clock_is_wrong_is_succeeded_by_one_whos
     relay: Relay, clock: Path, jump: float
 ) -> None:
     far = relay.listener("far", any_time=True)
-    _, failing = await relay.subscribe(far.url("once/silent"), far.url("status/500/0"))
+    well, failing = await relay.subscribe(far.url("once/silent"), far.url("status/500/0"))
     await relay.owe(1, 2)
     _set(clock, max(jump, 0))  # one that is behind begins when it is right, or it would do nothing
     first = relay.sender(clock=clock)
@@ -106,7 +106,12 @@ async def test_a_sender_killed_while_its_clock_is_wrong_is_succeeded_by_one_whos
         async def tried_again() -> bool:
             return await _tries(relay, failing) > before
 
+        async def told() -> bool:
+            return "endpoint.failing" in await relay.types(well)
+
         await until(tried_again)
+        await until(told)  # its owner hears of it, and that is owed like everything else
+        await relay.settled(60, but=[failing])
     second.kill()
     await relay.reckon(dead=[failing])
 
