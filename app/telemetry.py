@@ -172,7 +172,7 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: structlog.WriteLogger(_StandardError()),  # type: ignore[arg-type]
+        logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
     )
     global _logger  # noqa: PLW0603 - the one there is, for as long as this configuration holds
@@ -195,13 +195,12 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
 
 
 class _StandardError:
-    """Whatever standard error is when a line is written."""
+    """Whatever standard error is when a line is written: it writes at the end of every line."""
 
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+    def msg(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
 
-    def flush(self) -> None:
-        sys.stderr.flush()
+    debug = info = warning = error = critical = msg
 
 
 def _as_json(fields: Mapping[str, Any], **_: Any) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from alerts import endpoints as machine
 from alerts.endpoints import Health, Notice, Patience, Seen
 from alerts.payloads import VERIFY
@@ -142,7 +144,6 @@ async def _write_down(
     Of each alert that has moved on, the next delivery waits no more.
     """
     ordered = sorted(attempts, key=lambda a: a.claimed.id)
-    charged = [a.verdict.decision is not Decision.throttled for a in ordered]
     rows = await connection.execute(
         statement(
             f"""
@@ -150,23 +151,23 @@ async def _write_down(
                 SELECT * FROM unnest(
                     CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), CAST(:states AS text[]),
                     CAST(:due AS timestamptz[]), CAST(:lanes AS smallint[]),
-                    CAST(:charged AS boolean[]), CAST(:at AS timestamptz[]),
+                    CAST(:at AS timestamptz[]),
                     CAST(:verdicts AS text[]), CAST(:reasons AS text[]),
                     CAST(:statuses AS integer[]), CAST(:errors AS text[]),
                     CAST(:milliseconds AS double precision[]), CAST(:excerpts AS text[]),
                     CAST(:sent_after AS double precision[]),
                     CAST(:answered_after AS double precision[]), CAST(:answer_headers AS text[]),
                     CAST(:moves AS boolean[])
-                ) AS s (id, fence, state, due_at, lane, charged, at, verdict, reason, status, error,
+                ) AS s (id, fence, state, due_at, lane, at, verdict, reason, status, error,
                     milliseconds, excerpt, sent_after, answered_after, answer_headers, moves)
             ), kept AS (
                 UPDATE deliveries AS d
                 SET state = s.state, due_at = s.due_at, lease_until = NULL, lane = s.lane,
                     attempts = d.attempts + 1, fence = d.fence + 1,
-                    forgiven = d.forgiven + (NOT s.charged)::int,
-                    throttled = d.throttled + (NOT s.charged)::int,
-                    throttled_since = CASE WHEN s.charged THEN d.throttled_since
-                        ELSE coalesce(d.throttled_since, s.at) END,
+                    forgiven = d.forgiven + (s.verdict = :throttled)::int,
+                    throttled = d.throttled + (s.verdict = :throttled)::int,
+                    throttled_since = CASE WHEN s.verdict = :throttled
+                        THEN coalesce(d.throttled_since, s.at) ELSE d.throttled_since END,
                     finished_at = CASE WHEN s.state = 'owed' THEN d.finished_at ELSE :now END
                 FROM said AS s
                 WHERE d.id = ANY (CAST(:ids AS bigint[]))
@@ -203,7 +204,6 @@ async def _write_down(
                 now if a.verdict.decision is Decision.gone else a.verdict.retry_at for a in ordered
             ],
             "lanes": [int(a.claimed.attempt >= FRESH_ATTEMPTS) for a in ordered],
-            "charged": charged,
             "at": [a.at for a in ordered],
             "verdicts": [a.verdict.decision.value for a in ordered],
             "reasons": [_storable(a.verdict.reason) for a in ordered],
@@ -215,6 +215,7 @@ async def _write_down(
             "answered_after": [a.outcome.answered_after for a in ordered],
             "answer_headers": [_headers(a.outcome.answer_headers) for a in ordered],
             "moves": [_moves_on(a) for a in ordered],
+            "throttled": Decision.throttled.value,
             "now": now,
         },
     )
@@ -239,11 +240,8 @@ def _moves_on(attempted: Attempted) -> bool:
     return is_first and attempted.verdict.decision in _FINISHED
 
 
-_as_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
 def _headers(said: Mapping[str, str]) -> str:
-    return _storable(_as_json(dict(said))) if said else ""
+    return _storable(msgspec.json.encode(said).decode()) if said else ""
 
 
 def _storable(text: str) -> str:
