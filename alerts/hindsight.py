@@ -45,10 +45,13 @@ def late(
     """
     changed: set[Scope] = set()
     for track in tracks:
+        is_changed = bool(track.corrections) or _is_overtaken(track)
+        if not (is_changed or horizons or ended):
+            continue
         scopes = {profile.scope_of(track.key) for profile, _ in track.questions}
         together = set(joint.get(track.series, ()))
         begins_at = track.begins_at
-        if track.corrections or _is_overtaken(track):
+        if is_changed:
             changed |= scopes | together
         elif begins_at is not None:
             place = begins_at, track.key
@@ -62,6 +65,8 @@ def _is_overtaken(track: Track) -> bool:
     """Whether a new report belongs before one that was heard already: what reports say together
     hangs on their order.
     """
+    if not track.fresh_reports:
+        return False
     fresh = [_place(r) for r in track.fresh_reports]
     standing = {_place(r) for r in track.reports}.difference(fresh)
     return bool(fresh and standing) and min(fresh) < max(standing)

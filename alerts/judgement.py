@@ -25,7 +25,7 @@ from alerts.detectors.reading import Reading
 from alerts.findings import QUIET, Finding, State
 from alerts.lifecycle import Alert, AlertState, Cause, Evidence, Occasion, Transition
 from alerts.mechanisms import Level, Profile, Scope
-from alerts.rules import Combination, Effect, EventTrigger, Family, Joint, Measured, Rule
+from alerts.rules import Agreement, Combination, Effect, EventTrigger, Family, Joint, Measured, Rule
 from alerts.signals import Report, Sample, SeriesId, SeriesKey, Severity, Voice
 from alerts.tracks import Docket, FindingKey, Judgement, Published, Track, Turn
 
@@ -135,9 +135,11 @@ class Bench:
             self._windows[track.series] = _since_break(track)
             place = track.key, track.series
             entries += [(s.at, *place, n, s) for n, s in enumerate(track.fresh)]
-            new = {(r.at, r.partner) for r in track.fresh_reports}
-            self._heard[track.series] = [r for r in track.reports if (r.at, r.partner) not in new]
-            entries += [(r.at, *place, n, r) for n, r in enumerate(track.fresh_reports)]
+            if track.reports:
+                new = {(r.at, r.partner) for r in track.fresh_reports}
+                heard = [r for r in track.reports if (r.at, r.partner) not in new]
+                self._heard[track.series] = heard
+                entries += [(r.at, *place, n, r) for n, r in enumerate(track.fresh_reports)]
         entries.sort(key=itemgetter(0, 1, 2, 3))
         subjects = self._subjects()
         for at, together in groupby(entries, key=itemgetter(0)):
@@ -166,7 +168,7 @@ class Bench:
             self._judge_report(track, self._heard[track.series], entry)
             return
         window = self._windows[track.series]
-        if window and any(window[-1].at < b <= entry.at for b in track.breaks):
+        if track.breaks and window and any(window[-1].at < b <= entry.at for b in track.breaks):
             window.clear()
             track.views.clear()
         window.append(entry)
@@ -181,9 +183,9 @@ class Bench:
             window = self._trusted(track, rule, window)
             if not window:
                 return
-        before = track.findings.get((profile.id, rule.id), QUIET)
+        before = track.findings.get((profile.id, rule.id), QUIET) if track.findings else QUIET
         after = self._next(track, asked, before, window)
-        if after.is_quiet and before.is_quiet:
+        if after is QUIET or (after.is_quiet and before.is_quiet):
             return
         cause = Cause(
             Occasion.observation, window[-1].at, evidence_of(track, profile, rule, after), before
@@ -298,7 +300,7 @@ class Bench:
         except Exception as error:  # noqa: BLE001 - one broken rule must not stop the others
             track.views.pop((profile.id, rule.id), None)
             reading = Reading(at, window[-1].value, undefined=self._break(profile, rule, error))
-        if reading.is_calm and before.is_quiet:
+        if reading.is_calm and (before is QUIET or before.is_quiet):
             return before  # Nearly every sample: nothing to remember, so nothing is made.
         return findings.advance(rule, before, reading)
 
@@ -309,7 +311,7 @@ class Bench:
 
         One before the last break of the series is of something else.
         """
-        alert = self._alert(profile.scope_of(track.key))
+        alert = self._alert(profile.scope_of(track.key)) if self.dockets else None
         if alert is None and before.onset is None:
             return None  # Nearly every sample.
         begun = max((b for b in track.breaks if b <= at), default=None)
@@ -344,18 +346,20 @@ class Bench:
             if severity <= before.severity:
                 break
             if voices.believed(rule.trust, [v for v in told if alone[v.partner] >= severity]):
-                return replace(reading, raised=severity)
+                return reading._replace(raised=severity)
         lowest = min(b for b in reading.bands if b > before.severity)
         backing = [v for v in told if alone[v.partner] >= lowest]
         awaits = voices.lacking(rule.trust, backing) if not before.fires else ""
-        return replace(reading, raised=before.severity, awaits=awaits)
+        return reading._replace(raised=before.severity, awaits=awaits)
 
     def _views(self, track: Track, asked: _Asked) -> Views | None:
         """The detector's memory of the series, where it keeps one."""
         profile, rule, detector = asked
+        if not isinstance(detector, Agreement):
+            return None
         views = track.views.get((profile.id, rule.id))
-        if views is None and (views := detectors.views_of(detector)) is not None:
-            track.views[profile.id, rule.id] = views
+        if views is None:
+            views = track.views[profile.id, rule.id] = Views(detector)
         return views
 
     def _told(self, asked: _AskedEvent, before: Finding, reports: Sequence[Report]) -> Finding:
@@ -501,6 +505,8 @@ def _is_member(profile: Profile, rule: Rule, subject: Track, track: Track) -> bo
 def _since_break(track: Track) -> list[Sample]:
     """What is known of a track since the last break of its meaning."""
     known = track.known
+    if not track.breaks:
+        return known[:]
     begun = max((b for b in track.breaks if known and b <= known[-1].at), default=None)
     return known[0 if begun is None else bisect_left(known, begun, key=_at) :]
 

@@ -58,6 +58,8 @@ class Track:
     @property
     def begins_at(self) -> datetime | None:
         """The earliest instant of which something is new or changed."""
+        if not self.corrections and not self.fresh_reports:
+            return self.fresh[0].at if self.fresh else None
         instants = [s.at for s in self.fresh[:1]]
         instants += [c.at for c in self.corrections]
         instants += [r.at for r in self.fresh_reports]

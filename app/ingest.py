@@ -137,7 +137,7 @@ class Intake:
         self._waiting += len(arrivals)
         try:
             keys = {a.key for a in arrivals}
-            subjects = {subject for k in keys for _, _, subject in self._policy.joint(k)}
+            subjects = {subject for k in keys for _, _, subject in self._policy.brief(k).joint}
             await self._learn_series(keys | subjects, now)
             return await self._through_lanes(arrivals, now, accepted)
         finally:
@@ -338,8 +338,11 @@ class _Ledger:
         5. it says something else: revised
         """
         instant = (series, arrival.observed_at)
-        by_partner = self.book.setdefault(instant, {})
-        self.was.setdefault(instant, counted(by_partner))
+        by_partner = self.book.get(instant)
+        if by_partner is None:
+            by_partner = self.book[instant] = {}
+        if instant not in self.was:
+            self.was[instant] = counted(by_partner)
         said = by_partner.get(arrival.partner)
         if said is None:
             if arrival.value is None:
@@ -397,13 +400,20 @@ def counted(by_partner: Mapping[PartnerId, Sequence[Stored]]) -> float | None:
 
     The same in whatever order they arrived. None when nobody (any more) reports a value.
     """
-    values = [v for said in by_partner.values() if (v := max(said).value) is not None]
+    if not by_partner:
+        return None
+    values = [v for said in by_partner.values() if (v := _newest(said).value) is not None]
     if len(values) == 1:
         return values[0]
     if not values:
         return None
     low, high = statistics.median_low(values), statistics.median_high(values)
     return low + (high - low) * 0.5  # As percentile_cont has it, which reads the record.
+
+
+def _newest(said: Sequence[Stored]) -> Stored:
+    """The newest revision; nearly always there is one alone."""
+    return said[0] if len(said) == 1 else max(said)
 
 
 async def _open_ledger(
@@ -453,7 +463,7 @@ async def _movements(
         elif last is None or at > last:
             if now_is is not None:
                 movement.fresh.append(Sample(at, now_is))
-        elif was != now_is or policy.trusts(movement.key):  # Who says it may be what matters.
+        elif was != now_is or policy.brief(movement.key).trusts:  # Who says it may be what matters.
             movement.corrections.append(Correction(at, was, now_is))
     corrected = [m for m in movements.values() if m.corrections and m.series not in ledger.events]
     if corrected:

@@ -122,11 +122,11 @@ async def of_series(
     known = await _known(connection, policy, rows)
     answers: dict[tuple[SeriesKey, str, str], Answer] = {}
     for row in rows:
-        for profile, rule in policy.questions(row.key):
+        for profile, rule in policy.brief(row.key).questions:
             finding, report = _finding(policy, known, row, profile, rule)
             asked = (profile, rule, finding, report)
             answers[row.key, profile.id, rule.id] = _answer(policy, known, row, asked, now)
-        for profile, rule, subject in policy.joint(row.key):
+        for profile, rule, subject in policy.brief(row.key).joint:
             if (subject, profile.id, rule.id) in answers:
                 continue  # Another series of the subject has answered for it.
             of = replace(row, id=known.subjects.get(subject, row.id), key=subject)
@@ -158,7 +158,7 @@ async def evidence_of(
             rule,
             series,
             one.key,
-            policy.unit_of(one.key),
+            policy.brief(one.key).unit,
             finding,
             _report_behind(reports.get(series, ()), finding),
             is_shelved=policy.shelf(series, mechanism, rule_id, now) is not None,
@@ -172,8 +172,8 @@ def unasked(policy: Policy, rows: Sequence[SeriesRow]) -> list[Unasked]:
     return [
         Unasked(row.id, row.key, nearest(row.key.indicator, _asked_in(policy, row.key.sector)))
         for row in rows
-        if not policy.questions(row.key)
-        and not policy.joint(row.key)
+        if not policy.brief(row.key).questions
+        and not policy.brief(row.key).joint
         and (row.key.indicator in policy.catalogue.indicators or policy.is_event(row.key))
     ]
 
@@ -205,7 +205,7 @@ def _asked_in(policy: Policy, sector: str) -> set[str]:
 
 
 async def _known(connection: Connection, policy: Policy, rows: Sequence[SeriesRow]) -> _Known:
-    subjects = {subject for row in rows for *_, subject in policy.joint(row.key)}
+    subjects = {subject for row in rows for *_, subject in policy.brief(row.key).joint}
     ids = await store.series.ids_of(connection, subjects) if subjects else {}
     asked = {row.id for row in rows} | set(ids.values())
     shown = await store.finding_log.of_series(connection, asked)
@@ -217,14 +217,14 @@ async def _known(connection: Connection, policy: Policy, rows: Sequence[SeriesRo
         for row in rows
         if row.last_observed_at is not None
         and row.id not in events
-        and any(isinstance(r.detector, Measured) for _, r in policy.questions(row.key))
+        and any(isinstance(r.detector, Measured) for _, r in policy.brief(row.key).questions)
     ]
     for row in measured:
         known.windows[row.id] = await _window(connection, policy, row)
     wanted = [
         (row.id, known.windows[row.id][0].at)
         for row in measured
-        if known.windows[row.id] and policy.trusts(row.key)
+        if known.windows[row.id] and policy.brief(row.key).trusts
     ]
     if wanted:
         known.voices = await store.signals.voices(connection, wanted)
@@ -233,13 +233,13 @@ async def _known(connection: Connection, policy: Policy, rows: Sequence[SeriesRo
 
 async def _window(connection: Connection, policy: Policy, row: SeriesRow) -> list[Sample]:
     """The newest samples of a series as far back as its rules look, since its last break."""
-    last, reach = row.last_observed_at, policy.reach(row.key)
+    last, reach = row.last_observed_at, policy.brief(row.key).reach
     assert last is not None
     since = max(last - reach.span, store.signals.BEGINNING)
     if reach.observations:
         back = await store.signals.instant_back(connection, row.id, last, reach.observations)
         since = min(since, back)
-    begun = max((b for b in policy.breaks(row.key) if b <= last), default=since)
+    begun = max((b for b in policy.brief(row.key).breaks if b <= last), default=since)
     found = await store.signals.windows(connection, [(row.id, max(since, begun))])
     return found[row.id]
 
@@ -314,7 +314,7 @@ def _answer(
     profile, rule, finding, report = asked
     shown = known.findings.get((row.id, profile.id, rule.id))
     shelf = policy.shelf(row.id, profile.id, rule.id, now)
-    unit = policy.unit_of(row.key)
+    unit = policy.brief(row.key).unit
     evidence = Evidence(rule, row.id, row.key, unit, finding, report, is_shelved=shelf is not None)
     evidence = _frozen(evidence, shown)
     in_force = profile.in_force(now.date())

@@ -11,7 +11,7 @@ from alerts import detectors
 from alerts.catalogue import Catalogue, Event, Indicator
 from alerts.detectors.joint import joint_questions
 from alerts.detectors.reading import Reach
-from alerts.mechanisms import Profile
+from alerts.mechanisms import Profile, Scope
 from alerts.rules import Rule
 from alerts.signals import SeriesId, SeriesKey
 from app.store.shelves import Shelf
@@ -20,6 +20,34 @@ Question = tuple[Profile, Rule]
 
 KEYS_REMEMBERED = 1_000_000
 """Of so many series the rules that ask them are kept in memory; of more they are looked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What there is to know before a series is judged; the same until the profiles change.
+
+    Attributes:
+        questions: the rules asked of it by itself, with their mechanisms. Of the series that stands
+            for a joint finding it is the joint rule.
+        joint: the joint rules it has a part in, each with the key of its finding.
+        scopes: what its questions' alerts are about.
+        unit: of its values; empty for events.
+        is_event: whether it is made of reports of an event.
+        reach: how far back its rules look, at most.
+        breaks: when what it means changed, as any profile that asks it declares.
+        lateness: how late a value of it may be and still be judged; None: however late.
+        trusts: whether a rule asks who says what.
+    """
+
+    questions: tuple[Question, ...]
+    joint: tuple[tuple[Profile, Rule, SeriesKey], ...]
+    scopes: frozenset[Scope]
+    unit: str
+    is_event: bool
+    reach: Reach
+    breaks: tuple[datetime, ...]
+    lateness: timedelta | None
+    trusts: bool
 
 
 @dataclass(slots=True)
@@ -35,11 +63,7 @@ class Policy:
     shelves: Sequence[Shelf] = ()
     edition: int = 0
     vetted: dict[tuple[SeriesKey, bool], Indicator | Event] = field(default_factory=dict)
-    _questions: dict[SeriesKey, tuple[Question, ...]] = field(default_factory=dict)
-    _joint: dict[SeriesKey, tuple[tuple[Profile, Rule, SeriesKey], ...]] = field(
-        default_factory=dict
-    )
-    _reaches: dict[SeriesKey, Reach] = field(default_factory=dict)
+    _briefs: dict[SeriesKey, Brief] = field(default_factory=dict)
     _rules: dict[tuple[str, str], Rule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,8 +79,8 @@ class Policy:
         if profiles == self.profiles:
             return
         self.profiles = dict(profiles)
-        # New ones instead of clearing, for whoever holds the policy as it stood.
-        self._questions, self._joint, self._reaches = {}, {}, {}
+        # A new one instead of clearing, for whoever holds the policy as it stood.
+        self._briefs = {}
         self.edition += 1
         self.__post_init__()
 
@@ -64,35 +88,14 @@ class Policy:
         """The policy of this moment, which no renewal changes; it shares what is remembered."""
         return copy.copy(self)
 
-    def questions(self, key: SeriesKey) -> tuple[Question, ...]:
-        """The rules asked of a series by itself, with their mechanisms.
-
-        Of the series that stands for a joint finding it is the joint rule.
-        """
-        found = self._questions.get(key)
+    def brief(self, key: SeriesKey) -> Brief:
+        """What there is to know before a series is judged."""
+        found = self._briefs.get(key)
         if found is None:
-            found = tuple(
-                (p, r)
-                for p in self.profiles.values()
-                for r in p.rules
-                if (key.indicator == f"rule:{r.id}" if r.is_joint else r.asks(key))
-            )
-            if len(self._questions) < KEYS_REMEMBERED:
-                self._questions[key] = found
+            found = self._look_up(key)
+            if len(self._briefs) < KEYS_REMEMBERED:
+                self._briefs[key] = found
         return found
-
-    def joint(self, key: SeriesKey) -> tuple[tuple[Profile, Rule, SeriesKey], ...]:
-        """The joint rules a series has a part in, each with the key of its finding."""
-        found = self._joint.get(key)
-        if found is None:
-            found = tuple(joint_questions(self.profiles.values(), key))
-            if len(self._joint) < KEYS_REMEMBERED:
-                self._joint[key] = found
-        return found
-
-    def trusts(self, key: SeriesKey) -> bool:
-        """Whether a rule asks of this series who says what."""
-        return any(r.trust is not None for _, r in self.questions(key))
 
     def rule(self, mechanism: str, rule: str) -> Rule | None:
         """A rule of a profile in use; None when the profile has dropped it."""
@@ -105,41 +108,41 @@ class Policy:
 
     def shelved(self, series: SeriesId, now: datetime) -> Collection[tuple[str, str]]:
         """The rules, as (mechanism, id), that an operator has quietened on a series."""
+        if not self.shelves:
+            return ()
         found = [s for s in self.shelves if s.series in {None, series} and s.is_on(now)]
         if any(not s.rule for s in found):
             return self._rules.keys()
         return {(s.mechanism, s.rule) for s in found}
 
-    def unit_of(self, key: SeriesKey) -> str:
-        """The unit of a series' values; empty for events."""
-        indicator = self.catalogue.indicators.get(key.indicator)
-        return indicator.unit if indicator else ""
-
     def is_event(self, key: SeriesKey) -> bool:
         """Whether a series is made of reports of an event."""
         return key.indicator in self.catalogue.events
 
-    def breaks(self, key: SeriesKey) -> tuple[datetime, ...]:
-        """When what a series means changed, as any profile that asks it declares."""
-        return tuple(sorted({at for p, _ in self.questions(key) for at in p.breaks_of(key)}))
-
-    def lateness(self, key: SeriesKey) -> timedelta | None:
-        """How late a value of a series may be and still be judged; None: however late."""
-        allowed = [p.allowed_lateness for p, _ in self.questions(key)]
+    def _look_up(self, key: SeriesKey) -> Brief:
+        questions = tuple(
+            (p, r)
+            for p in self.profiles.values()
+            for r in p.rules
+            if (key.indicator == f"rule:{r.id}" if r.is_joint else r.asks(key))
+        )
+        joint = tuple(joint_questions(self.profiles.values(), key))
+        asked = [rule for _, rule in questions] + [rule for _, rule, _ in joint]
+        reaches = [detectors.reach_of(rule) for rule in asked]
+        indicator = self.catalogue.indicators.get(key.indicator)
+        allowed = [p.allowed_lateness for p, _ in questions]
         days = [a.days for a in allowed if a is not None]
-        return timedelta(days=max(days)) if days and len(days) == len(allowed) else None
-
-    def reach(self, key: SeriesKey) -> Reach:
-        """How far back the rules that ask a series look, at most."""
-        found = self._reaches.get(key)
-        if found is None:
-            asked = [rule for _, rule in self.questions(key)]
-            asked += [rule for _, rule, _ in self.joint(key)]
-            reaches = [detectors.reach_of(rule) for rule in asked]
-            found = Reach(
+        return Brief(
+            questions=questions,
+            joint=joint,
+            scopes=frozenset(p.scope_of(key) for p, _ in questions),
+            unit=indicator.unit if indicator else "",
+            is_event=self.is_event(key),
+            reach=Reach(
                 max((r.span for r in reaches), default=timedelta(0)),
                 max((r.observations for r in reaches), default=0),
-            )
-            if len(self._reaches) < KEYS_REMEMBERED:
-                self._reaches[key] = found
-        return found
+            ),
+            breaks=tuple(sorted({at for p, _ in questions for at in p.breaks_of(key)})),
+            lateness=timedelta(days=max(days)) if days and len(days) == len(allowed) else None,
+            trusts=any(rule.trust is not None for _, rule in questions),
+        )

@@ -33,7 +33,9 @@ def read_percent_change(
     A baseline of zero has no fractions: the reading is undefined, however large the value.
     """
     rule = detector.baseline
-    tested, missing = newest(window, detector.mean_of, reach_of_baseline(rule).span)
+    tested, missing = window[-1], ""
+    if detector.mean_of > 1:
+        tested, missing = newest(window, detector.mean_of, reach_of_baseline(rule).span)
     if missing:
         return undefined(detector.bands, tested, missing)
     earlier = len(window) - detector.mean_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from alerts.detectors.reading import Reading
@@ -27,12 +26,12 @@ def read_reports(detector: EventTrigger, reports: Sequence[Report]) -> Reading:
     for reached in range(severity, max(detector.min_severity, Severity.minor) - 1, -1):
         if is_corroborated(wanted, [r for r in reports if r.severity >= reached]):
             raised = Severity(reached)
-            return replace(reading, raised=raised, bands=(raised,))
+            return reading._replace(raised=raised, bands=(raised,))
     lacks = (
         f"{wanted.parties} parties must report it independently within {wanted.within_days:g} days"
     )
     official = ", or one official source" if wanted.official_origins else ""
-    return replace(reading, awaits=f"{lacks}{official}")
+    return reading._replace(awaits=f"{lacks}{official}")
 
 
 def is_corroborated(wanted: Corroboration, reports: Sequence[Report]) -> bool:

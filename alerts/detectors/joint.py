@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 from statistics import median
@@ -162,7 +161,7 @@ def _nothing(
     detector: Concentration | Composite, at: datetime, why: str, measures: tuple[Measure, ...] = ()
 ) -> Reading:
     """An undefined reading where not even an observed value can be told."""
-    return replace(undefined(detector.bands, Sample(at, math.nan), why), measures=measures)
+    return undefined(detector.bands, Sample(at, math.nan), why)._replace(measures=measures)
 
 
 def _within(
@@ -178,8 +177,8 @@ def _within(
     )
     mild, grave = (low, high) if detector.direction is Direction.up else (high, low)
     if grave.raised and not mild.raised:
-        return replace(undefined(detector.bands, tested, unsure), measures=measures)
-    return replace(mild, held=grave.held)
+        return undefined(detector.bands, tested, unsure)._replace(measures=measures)
+    return mild._replace(held=grave.held)
 
 
 # Concentration

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -42,8 +41,7 @@ class Measure(NamedTuple):
     limit: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a detector says of one observation.
 
     ``raised`` is the highest band the value breaches, ``held`` the highest band whose clear it
@@ -86,8 +84,10 @@ def compare(
 
     Numbers that overflowed on the way make it undefined.
     """
-    numbers = (compared, tested.value, baseline or 0.0)
-    if not all(map(math.isfinite, numbers)) or not all(map(_is_finite, measures)):
+    isfinite = math.isfinite
+    if not (isfinite(compared) and isfinite(tested.value) and isfinite(baseline or 0.0)):
+        return undefined(bands, tested, BEYOND)
+    if measures and not all(map(_is_finite, measures)):
         return undefined(bands, tested, BEYOND)
     sign = direction.sign
     harm = sign * compared
@@ -120,4 +120,6 @@ def _is_finite(measure: Measure) -> bool:
 
 
 def _severities(bands: Sequence[Band]) -> tuple[Severity, ...]:
+    if len(bands) == 1:
+        return (bands[0].severity,)
     return tuple(sorted(b.severity for b in bands))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from alerts.rules import Family, Provenance, Rule
 from alerts.signals import SeriesKey, Severity
@@ -371,9 +371,11 @@ class Profile:
         return next((k for k in self.key_goods if k.good == good), None)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Scope:
-    """What one alert is about; at most one alert is open for each."""
+class Scope(NamedTuple):
+    """What one alert is about; at most one alert is open for each.
+
+    A tuple, for it is hashed a dozen times a signal.
+    """
 
     mechanism: str
     sector: str

@@ -154,7 +154,7 @@ def _shown(here: House, row: SeriesRow) -> SeriesShown:
         good=key.good or None,
         place=key.place or None,
         exercise=key.exercise or None,
-        unit=here.policy.unit_of(key),
+        unit=here.policy.brief(key).unit,
         last_observed_at=row.last_observed_at,
         last_value=row.last_value,
         last_received_at=row.last_received_at,

@@ -157,9 +157,12 @@ class Bed:
         return found
 
     def warm_up(self) -> None:
-        """Has the series report, so that the service has met them before time is taken."""
-        batch, seconds = min(1_000, self.plan.series), min(1.0, self.plan.seconds)
-        self.post(f"{self.service}/v1/signals", batch=batch, connections=1, seconds=seconds)
+        """Has every series report, so that the service has met them all before time is taken."""
+        batch, seconds, first = min(1_000, self.plan.series), 1.0, self.minute
+        while self.minute < first + 2:  # The next but one begins when all have reported one.
+            first = self.minute
+            self.post(f"{self.service}/v1/signals", batch=batch, connections=1, seconds=seconds)
+            seconds *= 2
 
     def subscribe(self, endpoint: str, **wishes: Any) -> str:
         """Subscribes an endpoint and waits until it has consented; the subscription's id.

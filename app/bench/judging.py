@@ -165,10 +165,10 @@ def _track(
         _SERIES,
         key,
         "days",
-        policy.questions(key),
+        policy.brief(key).questions,
         known=known,
         fresh=fresh,
-        breaks=policy.breaks(key),
+        breaks=policy.brief(key).breaks,
         views=views,
     )
 
@@ -187,4 +187,4 @@ def _remembered(policy: Policy, track: Track) -> list[Sample]:
     """What the service would keep of the window for the next transaction."""
     found = [*track.known, *track.fresh]
     anchor = loading.anchor_of(track, {})
-    return found[max(0, loading.needed(found, anchor, policy.reach(track.key))) :]
+    return found[max(0, loading.needed(found, anchor, policy.brief(track.key).reach)) :]

@@ -54,7 +54,7 @@ def rules(count: int) -> tuple[Rule, ...]:
             version=1,
             family=Family.quantity,
             sectors=(workload.SECTOR,),
-            indicators=workload.INDICATORS,
+            indicators=tuple(workload.UNITS),
             detector=detector,
         )
         for number, detector in enumerate(found)

@@ -17,7 +17,13 @@ PROFILES = Path(__file__).parent / "profiles"
 """Two rules for each of the series: a threshold, and a change against the median."""
 
 SECTOR = "medical_devices"
-INDICATORS = ("supply_interruption", "notified_body_capacity", "delivery_delay", "shipping_time")
+# Asked by no shipped rule, so that each signal is judged by the two of the bench.
+UNITS = {
+    "supply_interruption": "days",
+    "notified_body_capacity": "days",
+    "delivery_delay": "days",
+    "labour_report_count": "reports/month",
+}
 MOST_SERIES = 10_000
 
 # Calm: no rule fires, and every judgement is made. No value is the one of the minute before.
@@ -38,7 +44,7 @@ def series(count: int, exercise: str = "") -> list[SeriesKey]:
     places = [*sorted(catalogue.countries), "EU"]
     every = (
         SeriesKey(SECTOR, indicator, good, place, exercise)
-        for indicator in INDICATORS
+        for indicator in UNITS
         for good in goods
         for place in places
     )
@@ -57,7 +63,7 @@ class Bodies:
         self._numbers = numbers
         self._start = start
         self._heads = [_head(keys[number]) for number in numbers]
-        self._tails = [f'","value":{value},"unit":"days"}}'.encode() for value in LEVELS]
+        self._tails = [f'","value":{value}}}'.encode() for value in LEVELS]
 
     def batches(self, size: int, first_minute: int) -> Iterator[bytes]:
         """Bodies without end: series after series, minute after minute. One signal is an object."""
@@ -77,12 +83,12 @@ class Bodies:
 
 def mark(key: SeriesKey, at: datetime) -> bytes:
     """A body of one signal that opens an alert."""
-    return b"".join((_head(key), _text(at), f'","value":{MARK},"unit":"days"}}'.encode()))
+    return b"".join((_head(key), _text(at), f'","value":{MARK}}}'.encode()))
 
 
 def _head(key: SeriesKey) -> bytes:
     said = "".join(f'"{name}":"{code}",' for name, code in key._asdict().items() if code)
-    return f'{{{said}"observed_at":"'.encode()
+    return f'{{{said}"unit":"{UNITS[key.indicator]}","observed_at":"'.encode()
 
 
 def _text(at: datetime) -> bytes:

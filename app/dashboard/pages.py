@@ -143,7 +143,9 @@ async def show_series(
         fed = await store.dossiers.alerts_of_series(connection, row.id)
         answers = await inquire.of_series(connection, here.policy.as_it_stands(), [row], now)
     titles = Titles(here.catalogue)
-    rules: Sequence[Rule | None] = [r for _, r in here.policy.questions(row.key) if not r.is_event]
+    rules: Sequence[Rule | None] = [
+        r for _, r in here.policy.brief(row.key).questions if not r.is_event
+    ]
 
     def drawn() -> list[Plot]:
         return [

@@ -47,17 +47,17 @@ async def evaluate_series(
         ScopesNeeded: another transaction moved an alert in between; roll back and call again.
     """
     policy = policy.as_it_stands()
-    asked = [m for m in movements if policy.questions(m.key) or policy.joint(m.key)]
+    briefed = [(m, policy.brief(m.key)) for m in movements]
+    asked = [m for m, brief in briefed if brief.questions or brief.joint]
     if not asked:
         return Evaluation()
-    together = {m.series: policy.joint(m.key) for m in asked}
+    together = {m.series: brief.joint for m, brief in briefed if brief.joint}
     joint = {
         series: {p.scope_of(subject) for p, _, subject in found}
         for series, found in together.items()
-        if found
     }
     about_joint = {scope for found in joint.values() for scope in found}
-    scopes = about_joint | {p.scope_of(m.key) for m in asked for p, _ in policy.questions(m.key)}
+    scopes = about_joint.union(*(brief.scopes for _, brief in briefed))
     if about_joint - set(locked):
         if locked:
             raise ScopesNeeded(scopes)
@@ -140,18 +140,18 @@ async def _judge_again(
         Track(
             m.series,
             m.key,
-            policy.unit_of(m.key),
-            policy.questions(m.key),
+            policy.brief(m.key).unit,
+            policy.brief(m.key).questions,
             fresh=histories.get(m.series, []),
             reports=reports.get(m.series, []),
             findings=loading.told(policy, kept.get(m.series, ())),
-            breaks=policy.breaks(m.key),
+            breaks=policy.brief(m.key).breaks,
             shelved=policy.shelved(m.series, now),
         )
         for m in members
     ]
     await loading.load_voices(connection, policy, tracks)
-    about = [q for m in members for q in policy.joint(m.key) if q[0].scope_of(q[2]) == scope]
+    about = [q for m in members for q in policy.brief(m.key).joint if q[0].scope_of(q[2]) == scope]
     tracks += await loading.subject_tracks(connection, policy, about, now)
     here = {s: changed[s] for s in ids if s in changed}
     # Loaded anew: judging ahead has moved what was loaded before.
@@ -174,7 +174,7 @@ def _remember(
     """
     versions = {m.series: m.state.version + 1 for m in asked}
     for track in ahead:
-        reach = policy.reach(track.key)
+        reach = policy.brief(track.key).reach
         if not track.fresh or not loading.looks_back(reach):
             continue
         samples = [*track.known, *track.fresh]
@@ -250,7 +250,7 @@ async def _unheard(connection: Connection, policy: Policy, now: datetime) -> lis
     keys = await store.series.keys_of(connection, list(kept)) if kept else {}
     tracks: list[Track] = []
     for series, found in kept.items():
-        rules = {(p.id, r.id): (p, r) for p, r in policy.questions(keys[series])}
+        rules = {(p.id, r.id): (p, r) for p, r in policy.brief(keys[series]).questions}
         asked = [
             rules[k.key[1:]]
             for k in found
@@ -266,7 +266,7 @@ async def _unheard(connection: Connection, policy: Policy, now: datetime) -> lis
                 Track(
                     series,
                     keys[series],
-                    policy.unit_of(keys[series]),
+                    policy.brief(keys[series]).unit,
                     may,
                     findings=loading.told(policy, found),
                 )
@@ -289,7 +289,7 @@ async def _sweep_silence(database: Database, policy: Policy, now: datetime) -> N
         return
     async with database.begin() as connection:
         silent = await store.series.silent_since(connection, now - timedelta(days=min(limits)))
-        silent = [entry for entry in silent if policy.questions(entry[1])]
+        silent = [entry for entry in silent if policy.brief(entry[1]).questions]
         # Most have been silent for long: look first, and lock only where something changes.
         changed, _ = await _fall_silent(connection, policy, silent, now)
         due = {series for series, *_ in changed}
@@ -317,8 +317,8 @@ async def _fall_silent(
         Track(
             series,
             key,
-            policy.unit_of(key),
-            policy.questions(key),
+            policy.brief(key).unit,
+            policy.brief(key).questions,
             known=[last],
             findings=loading.told(policy, by_series.get(series, ())),
         )

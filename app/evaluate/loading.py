@@ -17,7 +17,7 @@ from alerts.signals import PartnerId, Report, Sample, SeriesId, SeriesKey
 from alerts.tracks import Correction, Docket, FindingKey, Track
 from app import store, telemetry
 from app.database import Connection
-from app.policy import Policy
+from app.policy import Brief, Policy
 from app.recall import Recall
 from app.store.findings import Kept as KeptFinding
 from app.store.series import SeriesState
@@ -100,7 +100,7 @@ async def dockets(
                 rule,
                 series,
                 keys[series],
-                policy.unit_of(keys[series]),
+                policy.brief(keys[series]).unit,
                 carried(rule, kept.finding, kept.rule_version),
                 _report_behind(reports.get(series, ()), kept.finding.observed_at),
                 is_shelved=(mechanism, rule_id) in policy.shelved(series, now),
@@ -127,7 +127,7 @@ async def tracks(
     ``frozen`` is the earliest instant that a joint rule's baseline is frozen at.
     """
     findings = by_series(kept)
-    telling = [m.series for m in movements if policy.is_event(m.key)]
+    telling = [m.series for m in movements if policy.brief(m.key).is_event]
     reports = await store.signals.reports(connection, telling) if telling else {}
     begins = [at for m in movements if (at := _begins_at(m)) is not None]
     begins_at = min([*begins, *([frozen] if frozen else [])], default=None)
@@ -135,32 +135,33 @@ async def tracks(
     missing: list[tuple[Track, datetime]] = []
     for movement in movements:
         series, key = movement.series, movement.key
-        corrections, fresh = _in_time(policy, movement)
+        brief = policy.brief(key)
+        corrections, fresh = _in_time(brief, movement)
         track = Track(
             series,
             key,
-            policy.unit_of(key),
-            policy.questions(key),
+            brief.unit,
+            brief.questions,
             fresh=fresh,
             corrections=corrections,
-            findings=told(policy, findings.get(series, ())),
-            breaks=policy.breaks(key),
+            findings=told(policy, findings[series]) if series in findings else {},
+            breaks=brief.breaks,
             shelved=policy.shelved(series, now),
         )
         loaded.append(track)
         remembered = recall.take(series, movement.state.version)
-        if policy.is_event(key):
+        if brief.is_event:
             track.fresh = []
             track.reports = reports.get(series, [])
             track.fresh_reports = [r for r in track.reports if (r.at, r.partner) in movement.said]
-        elif fresh and not corrections and looks_back(policy.reach(key)):
+        elif fresh and not corrections and looks_back(brief.reach):
             anchor = anchor_of(track, dockets, begins_at)
             if movement.corrections:  # Too late to be judged, but what is remembered is wrong now.
                 missing.append((track, anchor))
                 continue
             known = remembered.samples if remembered else movement.state.samples()
             is_whole = movement.state.observations <= len(known)
-            if is_whole or _covers(known, anchor, policy.reach(key)):
+            if is_whole or _covers(known, anchor, brief.reach):
                 track.known = known
                 if remembered and remembered.edition == policy.edition:
                     track.views = remembered.views
@@ -172,15 +173,14 @@ async def tracks(
     return loaded
 
 
-def _in_time(policy: Policy, movement: Movement) -> tuple[list[Correction], list[Sample]]:
+def _in_time(brief: Brief, movement: Movement) -> tuple[list[Correction], list[Sample]]:
     """The corrections of a movement that are not too late to be judged, and what is new with them.
 
     Where all of them are too late, only what is newer than the series' last observation is left.
     What is reported of an event is never too late: a warning must not stand on a report taken back.
     """
-    allowed, last = policy.lateness(movement.key), movement.state.last_observed_at
-    is_bound = movement.corrections and not policy.is_event(movement.key)
-    if allowed is None or last is None or not is_bound:
+    allowed, last = brief.lateness, movement.state.last_observed_at
+    if not movement.corrections or brief.is_event or allowed is None or last is None:
         return movement.corrections, movement.fresh
     kept = [c for c in movement.corrections if c.at >= last - allowed]
     late = len(movement.corrections) - len(kept)
@@ -201,7 +201,9 @@ def told(policy: Policy, kept: Iterable[KeptFinding]) -> dict[tuple[str, str], F
 async def load_voices(connection: Connection, policy: Policy, loaded: Sequence[Track]) -> None:
     """Adds to tracks with rules that ask for it who reports each instant of their windows."""
     asking = [
-        t for t in loaded if (t.known or t.fresh) and not t.corrections and policy.trusts(t.key)
+        t
+        for t in loaded
+        if (t.known or t.fresh) and not t.corrections and policy.brief(t.key).trusts
     ]
     if asking:
         wanted = [(t.series, (t.known or t.fresh)[0].at) for t in asking]
@@ -244,20 +246,22 @@ async def siblings(
         Track(
             m.series,
             m.key,
-            policy.unit_of(m.key),
-            policy.questions(m.key),
+            policy.brief(m.key).unit,
+            policy.brief(m.key).questions,
             findings=told(policy, kept.get(m.series, ())),
-            breaks=policy.breaks(m.key),
+            breaks=policy.brief(m.key).breaks,
         )
         for m in others.values()
     ]
-    wanting = [t for t in beside if looks_back(policy.reach(t.key)) and not policy.is_event(t.key)]
+    wanting = [
+        t for t in beside if looks_back(policy.brief(t.key).reach) and not policy.is_event(t.key)
+    ]
     states = await store.series.states(connection, [t.series for t in wanting]) if wanting else {}
     missing: list[tuple[Track, datetime]] = []
     for track in wanting:
         state = states[track.series]
         known = state.samples()
-        if state.is_whole or _covers(known, anchor, policy.reach(track.key)):
+        if state.is_whole or _covers(known, anchor, policy.brief(track.key).reach):
             track.known = known
         else:
             missing.append((track, anchor))
@@ -306,9 +310,13 @@ async def members(
         apart = () if is_joint else profile.alert_per
         for member in await store.series.of_scopes(connection, here, apart):
             about = {
-                p.scope_of(member.key) for p, _ in policy.questions(member.key) if p.id == mechanism
+                p.scope_of(member.key)
+                for p, _ in policy.brief(member.key).questions
+                if p.id == mechanism
             }
-            about |= {p.scope_of(s) for p, _, s in policy.joint(member.key) if p.id == mechanism}
+            about |= {
+                p.scope_of(s) for p, _, s in policy.brief(member.key).joint if p.id == mechanism
+            }
             for scope in sorted(about & here):
                 found.setdefault(scope, []).append(member)
     return found
@@ -326,13 +334,18 @@ def anchor_of(
     or the onset at which a baseline is frozen, be it of an alert that another series opens within
     this transaction, of which ``begins_at`` is the first observation.
     """
+    first = track.fresh[0].at
+    if begins_at is not None and begins_at < first:
+        first = begins_at
+    if not dockets and not track.findings:
+        return first
     opened = [
         docket.alert.opened_at
         for profile, _ in track.questions
         if (docket := dockets.get(profile.scope_of(track.key))) is not None and docket.alert
     ]
     onsets = [f.onset for f in track.findings.values() if f.onset is not None]
-    return min([track.fresh[0].at, *([begins_at] if begins_at else []), *onsets, *opened])
+    return min([first, *onsets, *opened])
 
 
 def needed(samples: Sequence[Sample], anchor: datetime, reach: Reach) -> int:
@@ -351,11 +364,11 @@ def _covers(samples: Sequence[Sample], anchor: datetime, reach: Reach) -> bool:
 async def _load_windows(
     connection: Connection, policy: Policy, missing: Sequence[tuple[Track, datetime]]
 ) -> None:
-    since = {t.series: anchor - policy.reach(t.key).span for t, anchor in missing}
+    since = {t.series: anchor - policy.brief(t.key).reach.span for t, anchor in missing}
     counting = [
         (t.series, anchor, count)
         for t, anchor in missing
-        if (count := policy.reach(t.key).observations)
+        if (count := policy.brief(t.key).reach.observations)
     ]
     begins = await store.signals.instants_back(connection, counting) if counting else []
     for (series, *_), begin in zip(counting, begins, strict=True):
@@ -368,8 +381,9 @@ async def _load_windows(
 
 def _begins_at(movement: Movement) -> datetime | None:
     """The first observation that is new or corrected; the whole history of a correction is not."""
-    changed = movement.corrections or movement.fresh
-    return min((c.at for c in changed), default=None)
+    if not movement.corrections:
+        return movement.fresh[0].at if movement.fresh else None
+    return min(c.at for c in movement.corrections)
 
 
 def by_series(kept: Iterable[KeptFinding]) -> dict[SeriesId, list[KeptFinding]]:

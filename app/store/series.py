@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from sqlalchemy import text
@@ -20,12 +19,13 @@ SERIES_LANES = 64
 RING_SAMPLES = 32
 
 _SLOT = struct.Struct("<qd")
+# Each batch makes tens of thousands: without a call in Python for each it takes a quarter of the time.
+_sample = partial(tuple.__new__, Sample)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesState:
+class SeriesState(NamedTuple):
     """Where a series stands: its newest sample and, packed, the last 32 of them."""
 
     series: SeriesId
@@ -37,7 +37,8 @@ class SeriesState:
 
     def samples(self) -> list[Sample]:
         """The newest samples, at most 32, oldest first."""
-        return [Sample(_instant(at), value) for at, value in _SLOT.iter_unpack(self.ring)]
+        slots = struct.unpack(f"<{'qd' * (len(self.ring) // _SLOT.size)}", self.ring)
+        return list(map(_sample, zip(map(_instant, slots[::2]), slots[1::2], strict=True)))
 
     @property
     def last_valued_at(self) -> datetime | None:

@@ -30,7 +30,7 @@ NEON = Alert(
     updated_at=AT,
     number=1,
 )
-DRILL = replace(NEON, scope=replace(NEON.scope, exercise="spring-drill"))
+DRILL = replace(NEON, scope=NEON.scope._replace(exercise="spring-drill"))
 WHOLE_SECTOR = replace(NEON, scope=Scope("supply-watch", "shipping"))
 ENDED = replace(NEON, level=Level.monitoring, state=AlertState.resolved, severity=Severity.none)
 
@@ -127,7 +127,7 @@ alerts_of_all_kinds = st.builds(
 def test_an_exercise_never_reaches_a_subscription_that_did_not_ask(
     wish: Filter, alert: Alert, kind: EventType, was: Reached | None
 ) -> None:
-    drill = replace(alert, scope=replace(alert.scope, exercise="spring-drill"))
+    drill = replace(alert, scope=alert.scope._replace(exercise="spring-drill"))
     quiet = Listener(SubscriptionId("sub_1"), replace(wish, exercises=False))
     assert routing.recipients([quiet], drill, kind, was) == ()
 

@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from alerts import detectors
 from alerts.rules import Measured
+from app import documents
 from app.bench import bed, judging, measures, page, plain, questions, workload
 from app.bench.bed import Bed
 from app.bench.lines import BenchFailed, Line, compare, quantile
 from app.bench.plan import TINY, Plan
 from app.cli import app as command_line
 from app.cli.bench import bench
+from app.policy import Policy
 
 FIELDS = ["measure", "case", "value", "unit", "limit", "ratio", "peer", "runs", "low", "high"]
 
@@ -162,12 +164,14 @@ def test_a_series_of_the_engine_has_as_many_samples_as_it_says_each_later_than_t
 
 def test_every_signal_of_the_bench_is_judged_by_two_rules_and_is_calm(tiny: Bed) -> None:
     """Otherwise `ingest` would measure something else than it says."""
-    profile = tiny.ask("GET", "/v1/mechanisms/bench")
-    assert len(profile["rules"]) == 2
-    key = workload.series(1)[0]
-    for rule in profile["rules"]:
-        assert key.indicator in rule["indicators"]
-        assert key.sector in rule["sectors"]
+    catalogue = documents.load_catalogue()
+    files = [*documents.shipped_profiles(), *workload.PROFILES.iterdir()]
+    profiles = [documents.load_profile(file, catalogue) for file in files]
+    policy = Policy(catalogue, {profile.id: profile for profile in profiles})
+    for key in workload.series(workload.MOST_SERIES):
+        brief = policy.brief(key)
+        assert [profile.id for profile, _ in brief.questions] == ["bench", "bench"]
+        assert not brief.joint
     calm = workload.series(TINY.series)[-1]  # `latency` marks the first ones.
     alerts = tiny.ask("GET", f"/v1/alerts?good={calm.good}&place={calm.place}")
     assert [a for a in alerts["items"] if (a["good"], a["place"]) == (calm.good, calm.place)] == []

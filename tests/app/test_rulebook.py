@@ -220,17 +220,17 @@ async def test_every_process_asks_a_new_rule_and_forgets_what_it_remembered_of_t
     key = SeriesKey("all_sectors", "gscpi")
     book, policy = await open_book(database)
     other, elsewhere = await open_book(database)
-    assert [r.id for _, r in elsewhere.questions(key)] == ["global-pressure"]
+    assert [r.id for _, r in elsewhere.brief(key).questions] == ["global-pressure"]
     before, edition = elsewhere.as_it_stands(), elsewhere.edition
     await add(database, pressure())
     assert await book.renew()
     assert await other.renew()
     assert not await other.renew()
     for each in (policy, elsewhere):
-        assert [r.id for _, r in each.questions(key)] == ["global-pressure", "pressure-early"]
+        assert [r.id for _, r in each.brief(key).questions] == ["global-pressure", "pressure-early"]
     assert elsewhere.rule("house-watch", "pressure-early") is not None
     assert elsewhere.edition == edition + 1
-    assert [r.id for _, r in before.questions(key)] == ["global-pressure"]
+    assert [r.id for _, r in before.brief(key).questions] == ["global-pressure"]
     assert before.rule("house-watch", "pressure-early") is None
 
 
@@ -400,7 +400,7 @@ async def test_a_shelf_covers_a_rule_a_series_or_one_on_the_other_until_its_end(
     series = await make_series(database)
     other = SeriesId(series + 1)
     rule = ("house-watch", "global-pressure")
-    assert policy.shelved(series, NOW) == set()
+    assert not policy.shelved(series, NOW)
     await shelve(database, policy, mechanism=rule[0], rule=rule[1])
     await book.renew()
     assert set(policy.shelved(series, NOW)) == set(policy.shelved(other, NOW)) == {rule}
@@ -560,6 +560,6 @@ async def test_the_command_follows_the_chain(
 
 def test_a_renewal_without_a_change_keeps_what_is_remembered() -> None:
     policy = Policy(CATALOGUE, {"house-watch": WATCH})
-    policy.questions(SeriesKey("all_sectors", "gscpi"))
+    policy.brief(SeriesKey("all_sectors", "gscpi"))
     policy.renew({"house-watch": replace(WATCH)}, [])
     assert policy.edition == 0

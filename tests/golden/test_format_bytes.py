@@ -101,7 +101,7 @@ SUSPENDED = {
 
 def messages() -> dict[str, Message]:
     """One message of every kind that a format writes in its own way, by a name for its files."""
-    exercise = replace(NEON.scope, exercise="spring-drill")
+    exercise = NEON.scope._replace(exercise="spring-drill")
     said = {"message": "This is a test.", "subscription": SUBSCRIPTION}
     return {
         "opened": told(EventType.opened, 1, {"tlp": Tlp.clear}),
