@@ -82,7 +82,10 @@ class House:
         return self.policy.profiles
 
 
-def house(request: Request) -> House:
-    """The house a request came into; a dependency: ``Annotated[House, Depends(house)]``."""
+async def house(request: Request) -> House:
+    """The house a request came into; a dependency: ``Annotated[House, Depends(house)]``.
+
+    Asynchronous, for what is not is asked on a thread of its own.
+    """
     found: House = request.app.state.house
     return found

@@ -71,7 +71,8 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         app.include_router(health.router)
         app.include_router(problems.router)
     else:
-        app.include_router(api.router())
+        # Not as an included router, which holds every request against all of its routes twice.
+        app.router.routes.extend(api.routes())
         app.include_router(dashboard.router)
         webhooks.describe(app)
     problems.install(app)

@@ -9,13 +9,16 @@ import pkgutil
 from importlib import import_module
 
 from fastapi import APIRouter
+from starlette.routing import BaseRoute
+
+_BUSIEST = "signals"
 
 
-def router() -> APIRouter:
-    """All doors, in the order of their names."""
-    doors = APIRouter()
-    for found in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name):
-        door = getattr(import_module(f"{__name__}.{found.name}"), "router", None)
-        if isinstance(door, APIRouter):
-            doors.include_router(door)
-    return doors
+def routes() -> list[BaseRoute]:
+    """The routes of all doors: the busiest first, for a request is held against one after the other,
+    then in the order of their names.
+    """
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__))
+    names.sort(key=_BUSIEST.__ne__)
+    doors = [getattr(import_module(f"{__name__}.{name}"), "router", None) for name in names]
+    return [route for door in doors if isinstance(door, APIRouter) for route in door.routes]

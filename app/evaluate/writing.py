@@ -65,10 +65,11 @@ async def _write_alerts(
     opened = [p for p in outcome.published if p.transition.type is EventType.opened]
     latest: dict[int, Alert] = {}
     refs = await _take_refs(connection, policy, [p.scope for p in opened], now)
-    alert_ids = await store.alerts.take_ids(connection, "alerts", len(opened)) if opened else []
     beyond = await _beyond_limit(connection, policy, [p.scope for p in opened])
+    alert_ids, row_ids = await store.alerts.take_ids(
+        connection, alerts=len(opened), transitions=len(outcome.published)
+    )
     numbered = iter(zip(alert_ids, refs, beyond, strict=True))
-    row_ids = await store.alerts.take_ids(connection, "transitions", len(outcome.published))
     listeners = await store.subscriptions.listening(connection)
     # By alert: a scope may resolve one that was told and open one beyond the limit, or the reverse.
     standing = {

@@ -10,20 +10,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     RowMapping,
-    Select,
-    Text,
+    Table,
     and_,
-    bindparam,
-    cast,
     func,
-    insert,
     or_,
     select,
-    text,
     tuple_,
-    update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from alerts import overflow
 from alerts.lifecycle import Advice, Alert, AlertState, TakesEffect, Transition
@@ -31,7 +24,7 @@ from alerts.mechanisms import Level, Scope, Tlp
 from alerts.routing import Reached
 from alerts.signals import SeriesId, Severity
 from app import tables
-from app.database import Connection
+from app.database import Connection, fetch, fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +38,16 @@ class Kept:
 _SCOPE = ("mechanism", "sector", "good", "place", "exercise")
 
 
-def _select_open_of() -> Select[Any]:
-    """The open alerts whose scope is among five arrays of equal length, one a column; and where
-    the last alert of a scope ended.
-    """
-    arrays = [cast(bindparam(name), ARRAY(Text)) for name in _SCOPE]
-    wanted = func.unnest(*arrays).table_valued(*_SCOPE, name="wanted").render_derived()
-    table, ends = tables.alerts, tables.alert_ends
-    same = [table.c[name] == wanted.c[name] for name in _SCOPE]
-    is_open = and_(table.c.state == AlertState.open.value, *same)
-    ended = and_(*(ends.c[name] == wanted.c[name] for name in _SCOPE))
-    return (
-        select(table, ends.c.ended_at, *(wanted.c[name].label(f"of_{name}") for name in _SCOPE))
-        .select_from(wanted.outerjoin(table, is_open).outerjoin(ends, ended))
-        .where(or_(table.c.id.is_not(None), ends.c.ended_at.is_not(None)))
-    )
-
-
-_OPEN_OF = _select_open_of()
+_OPEN_OF = f"""
+    SELECT a.*, CAST(a.recommendation AS text) AS advice, CAST(a.awaiting AS text) AS measures, e.ended_at,
+        {", ".join(f"w.{name} AS of_{name}" for name in _SCOPE)}
+    FROM unnest({", ".join(f"CAST(:{name} AS text[])" for name in _SCOPE)}) AS w ({", ".join(_SCOPE)})
+    LEFT JOIN alerts AS a ON a.state = 'open' AND {" AND ".join(f"a.{n} = w.{n}" for n in _SCOPE)}
+    LEFT JOIN alert_ends AS e ON {" AND ".join(f"e.{n} = w.{n}" for n in _SCOPE)}
+    WHERE a.id IS NOT NULL OR e.ended_at IS NOT NULL
+"""
+"""The open alerts whose scope is among five arrays of equal length, one a column; and where the last
+alert of a scope ended."""
 
 
 class Standing(NamedTuple):
@@ -78,27 +63,32 @@ async def standing(connection: Connection, scopes: Collection[Scope]) -> Standin
     if not scopes:
         return found
     names = {name: [getattr(scope, name) for scope in scopes] for name in _SCOPE}
-    for row in (await connection.execute(_OPEN_OF, names)).mappings():
+    for row in await fetch(connection, _OPEN_OF, names):
         scope = Scope(*(row[f"of_{name}"] for name in _SCOPE))
-        if row["id"] is not None:
-            found.open[scope] = _kept(row)
-        if row["ended_at"] is not None:
-            found.ended[scope] = row["ended_at"]
+        if row.id is not None:
+            found.open[scope] = _kept(
+                {**row, "recommendation": _read(row.advice), "awaiting": _read(row.measures)}
+            )
+        if row.ended_at is not None:
+            found.ended[scope] = row.ended_at
     return found
+
+
+def _read(said: str | None) -> Any:
+    return None if said is None else json.loads(said)
 
 
 async def end(connection: Connection, ended: Mapping[Scope, datetime]) -> None:
     """Notes up to when alerts were open that are open no more; the latest counts."""
     columns = {name: [getattr(scope, name) for scope in ended] for name in _SCOPE}
-    await connection.execute(
-        text(
-            "INSERT INTO alert_ends AS e (mechanism, sector, good, place, exercise, ended_at) "
-            "SELECT * FROM unnest(CAST(:mechanism AS text[]), CAST(:sector AS text[]), "
-            "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[]), "
-            "CAST(:at AS timestamptz[])) "
-            "ON CONFLICT (mechanism, sector, good, place, exercise) DO UPDATE "
-            "SET ended_at = greatest(e.ended_at, excluded.ended_at)"
-        ),
+    await fetch(
+        connection,
+        "INSERT INTO alert_ends AS e (mechanism, sector, good, place, exercise, ended_at) "
+        "SELECT * FROM unnest(CAST(:mechanism AS text[]), CAST(:sector AS text[]), "
+        "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[]), "
+        "CAST(:at AS timestamptz[])) "
+        "ON CONFLICT (mechanism, sector, good, place, exercise) DO UPDATE "
+        "SET ended_at = greatest(e.ended_at, excluded.ended_at)",
         {**columns, "at": list(ended.values())},
     )
 
@@ -159,41 +149,49 @@ async def newest(
 
 async def take_numbers(connection: Connection, prefix: str, year: int, count: int) -> range:
     """Numbers for new references, gapless within a prefix and year; held until commit."""
-    row = await connection.execute(
-        text(
-            "INSERT INTO alert_numbers AS n (prefix, year, last) VALUES (:prefix, :year, :count) "
-            "ON CONFLICT (prefix, year) DO UPDATE SET last = n.last + excluded.last RETURNING last"
-        ),
+    ((last,),) = await fetch(
+        connection,
+        "INSERT INTO alert_numbers AS n (prefix, year, last) VALUES (:prefix, :year, :count) "
+        "ON CONFLICT (prefix, year) DO UPDATE SET last = n.last + excluded.last RETURNING last",
         {"prefix": prefix, "year": year, "count": count},
     )
-    last = int(row.scalar_one())
     return range(last - count + 1, last + 1)
 
 
-async def take_ids(connection: Connection, table: str, count: int) -> list[int]:
-    """Row ids for ``alerts`` or ``transitions``, so that rows can name each other before writing."""
-    rows = await connection.execute(
-        text(
-            f"SELECT nextval(pg_get_serial_sequence('{table}', 'id')) "
-            "FROM generate_series(1, :count)"
-        ),
-        {"count": count},
+async def take_ids(
+    connection: Connection, *, alerts: int, transitions: int
+) -> tuple[list[int], list[int]]:
+    """So many row ids for alerts and for transitions, so that rows can name each other before writing."""
+    counts = {"alerts": alerts, "transitions": transitions}
+    taken = ", ".join(
+        f"ARRAY(SELECT nextval(pg_get_serial_sequence('{table}', 'id')) "
+        f"FROM generate_series(1, CAST(:{table} AS integer)))"
+        for table in counts
     )
-    return sorted(rows.scalars())
+    ((of_alerts, of_transitions),) = await fetch(connection, f"SELECT {taken}", counts)
+    return sorted(of_alerts), sorted(of_transitions)
 
 
 async def keep(connection: Connection, new: Sequence[Kept], changed: Sequence[Kept]) -> None:
     """Writes alerts that changed, then new ones: a scope may have resolved one and opened the next."""
-    if changed:
-        table = tables.alerts
-        statement = update(table).where(table.c.id == bindparam("alert_id"))
-        await connection.execute(
-            statement, [{"alert_id": k.id, **_columns(k.alert)} for k in changed]
-        )
-    if new:
-        await connection.execute(
-            insert(tables.alerts), [{"id": k.id, **_columns(k.alert)} for k in new]
-        )
+    for sql, some in ((_CHANGE_ALERT, changed), (_NEW_ALERT, new)):
+        if some:
+            await fill(connection, sql, [{"id": k.id, **_columns(k.alert)} for k in some])
+
+
+def _insert(table: Table) -> str:
+    names = [column.name for column in table.columns]
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES (:{', :'.join(names)})"
+
+
+_NEW_ALERT = _insert(tables.alerts)
+_CHANGE_ALERT = (
+    "UPDATE alerts SET "
+    + ", ".join(f"{c.name} = :{c.name}" for c in tables.alerts.columns if not c.primary_key)
+    + " WHERE id = :id"
+)
+_NEW_TRANSITION = _insert(tables.transitions)
+_NEW_SIGNAL = _insert(tables.alert_signals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +207,9 @@ class Debited:
 
 async def record(connection: Connection, transitions: Sequence[Debited]) -> None:
     """Appends transitions and what fed them."""
-    await connection.execute(
-        insert(tables.transitions),
+    await fill(
+        connection,
+        _NEW_TRANSITION,
         [
             {
                 "id": t.id,
@@ -225,7 +224,7 @@ async def record(connection: Connection, transitions: Sequence[Debited]) -> None
                 "recorded_at": t.transition.recorded_at,
                 "decided_by": t.transition.decided_by,
                 "reason": t.transition.reason,
-                "explanation": dict(t.transition.explanation),
+                "explanation": json.dumps(dict(t.transition.explanation)),
                 "data": t.data,
             }
             for t in transitions
@@ -237,7 +236,7 @@ async def record(connection: Connection, transitions: Sequence[Debited]) -> None
         for s, at in t.fed_by
     ]
     if fed:
-        await connection.execute(insert(tables.alert_signals), fed)
+        await fill(connection, _NEW_SIGNAL, fed)
 
 
 async def highest(connection: Connection, alert_ids: Collection[int]) -> dict[int, Reached]:
@@ -377,7 +376,7 @@ async def last_explanations(
     return {row.alert_id: row.explanation for row in rows}
 
 
-def _kept(row: RowMapping) -> Kept:
+def _kept(row: Mapping[str, Any] | RowMapping) -> Kept:
     advice = row["recommendation"]
     return Kept(
         row["id"],
@@ -442,8 +441,9 @@ def _columns(alert: Alert) -> dict[str, object]:
         "updated_at": alert.updated_at,
         "eased_at": alert.eased_at,
         "resolved_at": alert.resolved_at,
-        "recommendation": advice and {"level": advice.level.name, "reasons": list(advice.reasons)},
-        "awaiting": [{"at": m.at.isoformat(), "what": m.what} for m in alert.awaiting],
+        "recommendation": advice
+        and json.dumps({"level": advice.level.name, "reasons": list(advice.reasons)}),
+        "awaiting": json.dumps([{"at": m.at.isoformat(), "what": m.what} for m in alert.awaiting]),
         "number": alert.number,
         "folded": alert.is_folded,
     }

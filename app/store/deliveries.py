@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from alerts.payloads import VERIFY
 from alerts.routing import SubscriptionId
-from app.database import Connection, statement
+from app.database import Connection, fetch
 from app.store import endpoints
 
 CHANNEL = "forewarn_deliveries"
@@ -75,47 +75,46 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
     await endpoints.lock(connection, {debt.subscription_id for debt in debts})
     # Whether an alert waits already is asked debt by debt: EXISTS would be planned as a hash of all
     # that is owed to anybody, read anew for every signal while an endpoint is down.
-    rows = await connection.execute(
-        statement(
-            """
-            WITH debts AS (
-                SELECT *, row_number() OVER (PARTITION BY subscription_id ORDER BY place) AS n,
-                    row_number() OVER (PARTITION BY subscription_id, alert_id ORDER BY place) AS nth
-                FROM unnest(
-                    CAST(:subscriptions AS text[]), CAST(:types AS text[]),
-                    CAST(:transitions AS bigint[]), CAST(:alerts AS bigint[]), CAST(:data AS text[])
-                ) WITH ORDINALITY AS d (subscription_id, type, transition_id, alert_id, data, place)
-            ), counted AS (
-                UPDATE subscriptions AS s SET last_sequence = s.last_sequence + c.n,
-                    ready_at = CASE WHEN s.status = 'active' OR s.status = 'pending' AND c.asks
-                        THEN LEAST(s.ready_at, GREATEST(CAST(:now AS timestamptz), s.not_before))
-                        ELSE s.ready_at END
-                FROM (
-                    SELECT subscription_id, max(n) AS n, bool_or(type = :verify) AS asks
-                    FROM debts GROUP BY 1
-                ) AS c
-                WHERE s.id = c.subscription_id AND s.status <> 'removed'
-                RETURNING s.id, s.last_sequence - c.n AS before, s.ordering
-            ), owed AS (
-                INSERT INTO deliveries
-                    (subscription_id, sequence, type, transition_id, alert_id, data, created_at, due_at,
-                    blocked)
-                SELECT d.subscription_id, c.before + d.n, d.type, d.transition_id, d.alert_id, d.data,
-                    CAST(:now AS timestamptz), CAST(:now AS timestamptz),
-                    d.alert_id IS NOT NULL AND (d.nth > 1 OR (
-                        SELECT e.id FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
-                            AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.finished_at IS NULL
-                        ORDER BY e.sequence LIMIT 1
-                    ) IS NOT NULL)
-                FROM debts AS d JOIN counted AS c ON c.id = d.subscription_id
-                ORDER BY d.place
-                RETURNING subscription_id, alert_id, blocked
-            )
-            SELECT o.subscription_id, array_agg(DISTINCT o.alert_id) AS alerts
-            FROM owed AS o JOIN counted AS c ON c.id = o.subscription_id
-            WHERE o.blocked AND c.ordering = 'latest' GROUP BY 1 ORDER BY 1
-            """
-        ),
+    rows = await fetch(
+        connection,
+        """
+        WITH debts AS (
+            SELECT *, row_number() OVER (PARTITION BY subscription_id ORDER BY place) AS n,
+                row_number() OVER (PARTITION BY subscription_id, alert_id ORDER BY place) AS nth
+            FROM unnest(
+                CAST(:subscriptions AS text[]), CAST(:types AS text[]),
+                CAST(:transitions AS bigint[]), CAST(:alerts AS bigint[]), CAST(:data AS text[])
+            ) WITH ORDINALITY AS d (subscription_id, type, transition_id, alert_id, data, place)
+        ), counted AS (
+            UPDATE subscriptions AS s SET last_sequence = s.last_sequence + c.n,
+                ready_at = CASE WHEN s.status = 'active' OR s.status = 'pending' AND c.asks
+                    THEN LEAST(s.ready_at, GREATEST(CAST(:now AS timestamptz), s.not_before))
+                    ELSE s.ready_at END
+            FROM (
+                SELECT subscription_id, max(n) AS n, bool_or(type = :verify) AS asks
+                FROM debts GROUP BY 1
+            ) AS c
+            WHERE s.id = c.subscription_id AND s.status <> 'removed'
+            RETURNING s.id, s.last_sequence - c.n AS before, s.ordering
+        ), owed AS (
+            INSERT INTO deliveries
+                (subscription_id, sequence, type, transition_id, alert_id, data, created_at, due_at,
+                blocked)
+            SELECT d.subscription_id, c.before + d.n, d.type, d.transition_id, d.alert_id, d.data,
+                CAST(:now AS timestamptz), CAST(:now AS timestamptz),
+                d.alert_id IS NOT NULL AND (d.nth > 1 OR (
+                    SELECT e.id FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
+                        AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.finished_at IS NULL
+                    ORDER BY e.sequence LIMIT 1
+                ) IS NOT NULL)
+            FROM debts AS d JOIN counted AS c ON c.id = d.subscription_id
+            ORDER BY d.place
+            RETURNING subscription_id, alert_id, blocked
+        )
+        SELECT o.subscription_id, array_agg(DISTINCT o.alert_id) AS alerts
+        FROM owed AS o JOIN counted AS c ON c.id = o.subscription_id
+        WHERE o.blocked AND c.ordering = 'latest' GROUP BY 1 ORDER BY 1
+        """,
         {
             "subscriptions": [debt.subscription_id for debt in debts],
             "types": [debt.type for debt in debts],
@@ -126,7 +125,7 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
             "verify": VERIFY,
         },
     )
-    for row in rows.all():
+    for row in rows:
         await _overtake(connection, SubscriptionId(row.subscription_id), row.alerts, now)
     await wake(connection)
 
@@ -139,22 +138,21 @@ async def _overtake(
     What is under way is let end first: ``store.records`` judges it then. The subscription must be
     locked; its endpoint is taken to be ready, as ``owe`` has left it.
     """
-    rows = await connection.execute(
-        statement(
-            "SELECT alert_id FROM deliveries WHERE subscription_id = :id AND state = 'owed' "
-            "AND alert_id = ANY(CAST(:alerts AS bigint[])) AND finished_at IS NULL AND NOT blocked "
-            "AND attempts - forgiven >= :often AND (lease_until IS NULL OR lease_until <= :now)"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT alert_id FROM deliveries WHERE subscription_id = :id AND state = 'owed' "
+        "AND alert_id = ANY(CAST(:alerts AS bigint[])) AND finished_at IS NULL AND NOT blocked "
+        "AND attempts - forgiven >= :often AND (lease_until IS NULL OR lease_until <= :now)",
         {"id": subscription_id, "alerts": list(alerts), "often": OVERTAKES_AFTER, "now": now},
     )
-    stuck = list(rows.scalars())
+    stuck = [row.alert_id for row in rows]
     if stuck:
         await keep_latest(connection, subscription_id, now, alerts=stuck)
 
 
 async def wake(connection: Connection) -> None:
     """Tells every sender at commit that something may be due."""
-    await connection.execute(statement("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+    await fetch(connection, "SELECT pg_notify(:channel, '')", {"channel": CHANNEL})
 
 
 async def drain(
@@ -164,20 +162,19 @@ async def drain(
 
     The subscription must be locked; its endpoint is not refreshed.
     """
-    await connection.execute(
-        statement(
-            """
-            WITH backlog AS (
-                SELECT id, row_number() OVER (ORDER BY sequence) - 1 AS n FROM deliveries
-                WHERE subscription_id = :id AND state = 'owed'
-                    AND (lease_until IS NULL OR lease_until <= :now)
-            )
-            UPDATE deliveries AS d
-            SET due_at = CAST(:now AS timestamptz) + b.n * CAST(:every AS interval),
-                lane = 0, forgiven = d.attempts, throttled = 0, throttled_since = NULL
-            FROM backlog AS b WHERE d.id = b.id
-            """
-        ),
+    await fetch(
+        connection,
+        """
+        WITH backlog AS (
+            SELECT id, row_number() OVER (ORDER BY sequence) - 1 AS n FROM deliveries
+            WHERE subscription_id = :id AND state = 'owed'
+                AND (lease_until IS NULL OR lease_until <= :now)
+        )
+        UPDATE deliveries AS d
+        SET due_at = CAST(:now AS timestamptz) + b.n * CAST(:every AS interval),
+            lane = 0, forgiven = d.attempts, throttled = 0, throttled_since = NULL
+        FROM backlog AS b WHERE d.id = b.id
+        """,
         {"id": subscription_id, "now": now, "every": every},
     )
 
@@ -195,30 +192,29 @@ async def keep_latest(
     is left as it is. ``alerts`` says of which alerts, None of all. The subscription must be locked; its
     endpoint is not refreshed.
     """
-    await connection.execute(
-        statement(
-            """
-            WITH waiting AS (
-                SELECT id, alert_id, sequence, lease_until > :now AS under_way FROM deliveries
-                WHERE subscription_id = :id AND alert_id IS NOT NULL AND state = 'owed'
-                    AND finished_at IS NULL
-                    AND (CAST(:alerts AS bigint[]) IS NULL OR alert_id = ANY(CAST(:alerts AS bigint[])))
-            ), ranked AS (
-                SELECT id, row_number() OVER (PARTITION BY alert_id ORDER BY sequence DESC) = 1 AS stays,
-                    coalesce(bool_or(under_way) OVER (PARTITION BY alert_id), false) AS waits,
-                    coalesce(under_way, false) AS under_way,
-                    count(*) OVER (PARTITION BY alert_id) = 1 AS alone
-                FROM waiting
-            )
-            UPDATE deliveries AS d SET
-                state = CASE WHEN r.stays THEN d.state ELSE 'superseded' END,
-                finished_at = CASE WHEN r.stays THEN d.finished_at ELSE CAST(:now AS timestamptz) END,
-                due_at = CASE WHEN r.stays THEN CAST(:now AS timestamptz) END,
-                lease_until = NULL,
-                blocked = r.stays AND r.waits
-            FROM ranked AS r WHERE d.id = r.id AND NOT r.under_way AND NOT r.alone
-            """
-        ),
+    await fetch(
+        connection,
+        """
+        WITH waiting AS (
+            SELECT id, alert_id, sequence, lease_until > :now AS under_way FROM deliveries
+            WHERE subscription_id = :id AND alert_id IS NOT NULL AND state = 'owed'
+                AND finished_at IS NULL
+                AND (CAST(:alerts AS bigint[]) IS NULL OR alert_id = ANY(CAST(:alerts AS bigint[])))
+        ), ranked AS (
+            SELECT id, row_number() OVER (PARTITION BY alert_id ORDER BY sequence DESC) = 1 AS stays,
+                coalesce(bool_or(under_way) OVER (PARTITION BY alert_id), false) AS waits,
+                coalesce(under_way, false) AS under_way,
+                count(*) OVER (PARTITION BY alert_id) = 1 AS alone
+            FROM waiting
+        )
+        UPDATE deliveries AS d SET
+            state = CASE WHEN r.stays THEN d.state ELSE 'superseded' END,
+            finished_at = CASE WHEN r.stays THEN d.finished_at ELSE CAST(:now AS timestamptz) END,
+            due_at = CASE WHEN r.stays THEN CAST(:now AS timestamptz) END,
+            lease_until = NULL,
+            blocked = r.stays AND r.waits
+        FROM ranked AS r WHERE d.id = r.id AND NOT r.under_way AND NOT r.alone
+        """,
         {
             "id": subscription_id,
             "now": now,
@@ -242,17 +238,16 @@ async def asked(connection: Connection, subscription_id: SubscriptionId) -> Aske
     It is the one of the endpoint it has now: whoever changes the endpoint of a subscription that
     waits asks anew. The subscription must be locked.
     """
-    rows = await connection.execute(
-        statement(
-            "SELECT id, state, data::jsonb ->> 'challenge' AS challenge, created_at "
-            "FROM deliveries WHERE subscription_id = :id AND type = :verify "
-            "ORDER BY sequence DESC LIMIT 1"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT id, state, data::jsonb ->> 'challenge' AS challenge, created_at "
+        "FROM deliveries WHERE subscription_id = :id AND type = :verify "
+        "ORDER BY sequence DESC LIMIT 1",
         {"id": subscription_id, "verify": VERIFY},
     )
-    row = rows.first()
-    if row is None or row.state == "withdrawn":
+    if not rows or rows[0].state == "withdrawn":
         return None
+    (row,) = rows
     return Asked(row.id, row.challenge, row.created_at)
 
 
@@ -265,11 +260,10 @@ async def accept(
     subscription must be locked and pending.
     """
     await _finish(connection, asked, "delivered", now)
-    await connection.execute(
-        statement(
-            "UPDATE subscriptions SET status = 'active', reason = '', verified_at = :now, "
-            "owed_since = coalesce(owed_since, :now) WHERE id = :id AND status = 'pending'"
-        ),
+    await fetch(
+        connection,
+        "UPDATE subscriptions SET status = 'active', reason = '', verified_at = :now, "
+        "owed_since = coalesce(owed_since, :now) WHERE id = :id AND status = 'pending'",
         {"id": subscription_id, "now": now},
     )
     await endpoints.refresh(connection, [subscription_id])
@@ -282,11 +276,10 @@ async def spoil(connection: Connection, asked: Asked, now: datetime) -> None:
 
 
 async def _finish(connection: Connection, asked: Asked, state: str, now: datetime) -> None:
-    await connection.execute(
-        statement(
-            "UPDATE deliveries SET state = :state, due_at = NULL, lease_until = NULL, "
-            "finished_at = :now WHERE id = :id"
-        ),
+    await fetch(
+        connection,
+        "UPDATE deliveries SET state = :state, due_at = NULL, lease_until = NULL, "
+        "finished_at = :now WHERE id = :id",
         {"id": asked.delivery_id, "state": state, "now": now},
     )
 
@@ -303,13 +296,12 @@ async def withdraw(
     An attempt that is under way is not recorded any more. The subscription must be locked; its
     endpoint is not refreshed.
     """
-    await connection.execute(
-        statement(
-            "UPDATE deliveries SET state = 'withdrawn', due_at = NULL, lease_until = NULL, "
-            "blocked = false, finished_at = coalesce(finished_at, :now) "
-            "WHERE subscription_id = :id AND state = 'owed' "
-            "AND (CAST(:kind AS text) IS NULL OR type = :kind)"
-        ),
+    await fetch(
+        connection,
+        "UPDATE deliveries SET state = 'withdrawn', due_at = NULL, lease_until = NULL, "
+        "blocked = false, finished_at = coalesce(finished_at, :now) "
+        "WHERE subscription_id = :id AND state = 'owed' "
+        "AND (CAST(:kind AS text) IS NULL OR type = :kind)",
         {"id": subscription_id, "now": now, "kind": kind},
     )
 
@@ -329,17 +321,17 @@ async def redeliver(
     schedule begins anew for each. Gives how many; what was withdrawn, waits behind another of its alert
     or is under way is left as it is. The subscription must be locked and active.
     """
-    done = await connection.execute(
-        statement(
-            """
-            UPDATE deliveries AS d SET state = 'owed', lease_until = NULL, lane = 0,
-                due_at = CAST(:begins AS timestamptz) + (w.place - 1) * CAST(:every AS interval),
-                forgiven = d.attempts, throttled = 0, throttled_since = NULL
-            FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS w (id, place)
-            WHERE d.id = w.id AND d.subscription_id = :subscription AND d.state <> 'withdrawn'
-                AND NOT d.blocked AND (d.lease_until IS NULL OR d.lease_until <= :now)
-            """
-        ),
+    done = await fetch(
+        connection,
+        """
+        UPDATE deliveries AS d SET state = 'owed', lease_until = NULL, lane = 0,
+            due_at = CAST(:begins AS timestamptz) + (w.place - 1) * CAST(:every AS interval),
+            forgiven = d.attempts, throttled = 0, throttled_since = NULL
+        FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS w (id, place)
+        WHERE d.id = w.id AND d.subscription_id = :subscription AND d.state <> 'withdrawn'
+            AND NOT d.blocked AND (d.lease_until IS NULL OR d.lease_until <= :now)
+        RETURNING d.id
+        """,
         {
             "ids": list(ids),
             "subscription": subscription_id,
@@ -350,7 +342,7 @@ async def redeliver(
     )
     await endpoints.refresh(connection, [subscription_id])
     await wake(connection)
-    return int(done.rowcount)
+    return len(done)
 
 
 async def expire(connection: Connection, before: datetime, now: datetime, limit: int) -> int:
@@ -358,51 +350,48 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
 
     It stays in the pull feed and can be sent again by hand. What is under way is let end first.
     """
-    rows = await connection.execute(
-        statement(
-            """
-            SELECT s.id FROM subscriptions AS s WHERE s.status = 'suspended' AND EXISTS (
-                SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.state = 'owed'
-                    AND d.created_at < :before)
-            ORDER BY s.id FOR NO KEY UPDATE
-            """
-        ),
+    rows = await fetch(
+        connection,
+        """
+        SELECT s.id FROM subscriptions AS s WHERE s.status = 'suspended' AND EXISTS (
+            SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.state = 'owed'
+                AND d.created_at < :before)
+        ORDER BY s.id FOR NO KEY UPDATE
+        """,
         {"before": before},
     )
     touched = [SubscriptionId(row.id) for row in rows]
-    done = await connection.execute(
-        statement(
-            """
-            WITH old AS (
-                SELECT id FROM deliveries WHERE subscription_id = ANY(CAST(:ids AS text[]))
-                    AND state = 'owed' AND created_at < :before
-                    AND (lease_until IS NULL OR lease_until <= :now) ORDER BY id LIMIT :limit
-            )
-            UPDATE deliveries AS d SET state = 'expired', finished_at = coalesce(finished_at, :now),
-                due_at = NULL, lease_until = NULL, blocked = false
-            FROM old WHERE d.id = old.id
-            """
-        ),
+    done = await fetch(
+        connection,
+        """
+        WITH old AS (
+            SELECT id FROM deliveries WHERE subscription_id = ANY(CAST(:ids AS text[]))
+                AND state = 'owed' AND created_at < :before
+                AND (lease_until IS NULL OR lease_until <= :now) ORDER BY id LIMIT :limit
+        )
+        UPDATE deliveries AS d SET state = 'expired', finished_at = coalesce(finished_at, :now),
+            due_at = NULL, lease_until = NULL, blocked = false
+        FROM old WHERE d.id = old.id RETURNING d.id
+        """,
         {"ids": touched, "before": before, "now": now, "limit": limit},
     )
     await unblock(connection, touched)
-    return int(done.rowcount)
+    return len(done)
 
 
 async def unblock(connection: Connection, ids: Sequence[SubscriptionId]) -> None:
     """Lets the earliest of every alert go where others were taken from before it. They must be locked."""
-    await connection.execute(
-        statement(
-            """
-            UPDATE deliveries AS d SET blocked = false FROM (
-                SELECT DISTINCT ON (subscription_id, alert_id) id FROM deliveries
-                WHERE subscription_id = ANY(CAST(:ids AS text[])) AND alert_id IS NOT NULL
-                    AND state = 'owed' AND finished_at IS NULL
-                ORDER BY subscription_id, alert_id, sequence
-            ) AS first
-            WHERE d.id = first.id AND d.blocked
-            """
-        ),
+    await fetch(
+        connection,
+        """
+        UPDATE deliveries AS d SET blocked = false FROM (
+            SELECT DISTINCT ON (subscription_id, alert_id) id FROM deliveries
+            WHERE subscription_id = ANY(CAST(:ids AS text[])) AND alert_id IS NOT NULL
+                AND state = 'owed' AND finished_at IS NULL
+            ORDER BY subscription_id, alert_id, sequence
+        ) AS first
+        WHERE d.id = first.id AND d.blocked
+        """,
         {"ids": list(ids)},
     )
 
@@ -417,34 +406,34 @@ async def forget(
 
     Gives how many rows went; call again while it is ``limit`` or more.
     """
-    tried = await connection.execute(
-        statement(
-            "DELETE FROM attempts WHERE (delivery_id, number) IN (SELECT delivery_id, number "
-            "FROM attempts WHERE at < :before ORDER BY at LIMIT :limit)"
-        ),
+    tried = await fetch(
+        connection,
+        "DELETE FROM attempts WHERE (delivery_id, number) IN (SELECT delivery_id, number "
+        "FROM attempts WHERE at < :before ORDER BY at LIMIT :limit) RETURNING number",
         {"before": attempts_before, "limit": limit},
     )
-    finished = await connection.execute(
-        statement(
-            """
-            WITH old AS (
-                SELECT d.id FROM deliveries AS d WHERE d.state <> 'owed' AND d.finished_at < :before
-                    AND (
-                        SELECT e.id FROM deliveries AS e
-                        WHERE e.subscription_id = d.subscription_id AND e.sequence < d.sequence
-                            AND (e.state = 'owed' OR e.finished_at >= :before)
-                        ORDER BY e.sequence LIMIT 1
-                    ) IS NULL
-                ORDER BY d.finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
-            ), tried AS (DELETE FROM attempts AS a USING old WHERE a.delivery_id = old.id)
-            SELECT id FROM old
-            """
-        ),
+    finished = await fetch(
+        connection,
+        """
+        WITH old AS (
+            SELECT d.id FROM deliveries AS d WHERE d.state <> 'owed' AND d.finished_at < :before
+                AND (
+                    SELECT e.id FROM deliveries AS e
+                    WHERE e.subscription_id = d.subscription_id AND e.sequence < d.sequence
+                        AND (e.state = 'owed' OR e.finished_at >= :before)
+                    ORDER BY e.sequence LIMIT 1
+                ) IS NULL
+            ORDER BY d.finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
+        ), tried AS (DELETE FROM attempts AS a USING old WHERE a.delivery_id = old.id)
+        SELECT id FROM old
+        """,
         {"before": deliveries_before, "limit": limit},
     )
-    ids = list(finished.scalars())
+    ids = [row.id for row in finished]
     if ids:
-        await connection.execute(
-            statement("DELETE FROM deliveries WHERE id = ANY(CAST(:ids AS bigint[]))"), {"ids": ids}
+        await fetch(
+            connection,
+            "DELETE FROM deliveries WHERE id = ANY(CAST(:ids AS bigint[]))",
+            {"ids": ids},
         )
-    return int(tried.rowcount) + len(ids)
+    return len(tried) + len(ids)

@@ -6,6 +6,7 @@ sends again holds it, and whoever needs several takes them in the order of their
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +15,8 @@ from typing import Any
 from alerts.payloads import VERIFY
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
-from app.database import Connection, statement
-from app.store.subscriptions import filter_of
+from app.database import Connection, fetch
+from app.store.subscriptions import wishes_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
 _NEXT = f"""
@@ -33,30 +34,28 @@ async def lock(connection: Connection, ids: Collection[SubscriptionId]) -> None:
 
     A statement of its own, so that the next one sees what other holders wrote.
     """
-    await connection.execute(
-        statement(
-            "SELECT id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])) "
-            "ORDER BY id FOR NO KEY UPDATE"
-        ),
+    await fetch(
+        connection,
+        "SELECT id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])) "
+        "ORDER BY id FOR NO KEY UPDATE",
         {"ids": sorted(ids)},
     )
 
 
 async def refresh(connection: Connection, ids: Collection[SubscriptionId]) -> None:
     """Works out anew when each of these may next be sent something. They must be locked."""
-    await connection.execute(
-        statement(
-            f"""
-            UPDATE subscriptions AS s SET ready_at = n.ready_at
-            FROM (
-                SELECT s.id, CASE WHEN n.due_at IS NOT NULL THEN GREATEST(n.due_at, s.not_before) END
-                    AS ready_at
-                FROM subscriptions AS s CROSS JOIN LATERAL (SELECT {NEXT_DUE} AS due_at) AS n
-                WHERE s.id = ANY (CAST(:ids AS text[]))
-            ) AS n
-            WHERE s.id = n.id AND s.ready_at IS DISTINCT FROM n.ready_at
-            """
-        ),
+    await fetch(
+        connection,
+        f"""
+        UPDATE subscriptions AS s SET ready_at = n.ready_at
+        FROM (
+            SELECT s.id, CASE WHEN n.due_at IS NOT NULL THEN GREATEST(n.due_at, s.not_before) END
+                AS ready_at
+            FROM subscriptions AS s CROSS JOIN LATERAL (SELECT {NEXT_DUE} AS due_at) AS n
+            WHERE s.id = ANY (CAST(:ids AS text[]))
+        ) AS n
+        WHERE s.id = n.id AND s.ready_at IS DISTINCT FROM n.ready_at
+        """,
         {"ids": list(ids)},
     )
 
@@ -84,8 +83,9 @@ class Neighbour:
 
 async def with_untold(connection: Connection, limit: int) -> list[SubscriptionId]:
     """Endpoints whose owners must be told something."""
-    rows = await connection.execute(
-        statement("SELECT id FROM subscriptions WHERE untold IS NOT NULL ORDER BY id LIMIT :limit"),
+    rows = await fetch(
+        connection,
+        "SELECT id FROM subscriptions WHERE untold IS NOT NULL ORDER BY id LIMIT :limit",
         {"limit": limit},
     )
     return [SubscriptionId(row.id) for row in rows]
@@ -93,37 +93,35 @@ async def with_untold(connection: Connection, limit: int) -> list[SubscriptionId
 
 async def neighbours(connection: Connection, ids: Collection[SubscriptionId]) -> list[Neighbour]:
     """The active endpoints of the owners of these, themselves included."""
-    rows = await connection.execute(
-        statement(
-            "SELECT id, partner_id, filter FROM subscriptions WHERE status = 'active' "
-            "AND partner_id IN (SELECT partner_id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])))"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT id, partner_id, CAST(filter AS text) AS filter FROM subscriptions WHERE status = 'active' "
+        "AND partner_id IN (SELECT partner_id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])))",
         {"ids": list(ids)},
     )
     return [
-        Neighbour(SubscriptionId(row.id), PartnerId(row.partner_id), filter_of(row.filter))
+        Neighbour(SubscriptionId(row.id), PartnerId(row.partner_id), wishes_of(row.filter))
         for row in rows
     ]
 
 
 async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -> list[Untold]:
     """Takes what must be told about these; they must be locked."""
-    rows = await connection.execute(
-        statement(
-            """
-            WITH told AS (
-                SELECT s.id, s.untold FROM subscriptions AS s
-                WHERE s.id = ANY(CAST(:ids AS text[])) AND s.untold IS NOT NULL
-            ), cleared AS (
-                UPDATE subscriptions AS s SET untold = NULL FROM told WHERE s.id = told.id
-                RETURNING s.id, s.partner_id, s.url, told.untold
-            )
-            SELECT c.*, o.owed, o.oldest FROM cleared AS c CROSS JOIN LATERAL (
-                SELECT count(*) AS owed, min(d.created_at) AS oldest FROM deliveries AS d
-                WHERE d.subscription_id = c.id AND d.state = 'owed'
-            ) AS o ORDER BY c.id
-            """
-        ),
+    rows = await fetch(
+        connection,
+        """
+        WITH told AS (
+            SELECT s.id, s.untold FROM subscriptions AS s
+            WHERE s.id = ANY(CAST(:ids AS text[])) AND s.untold IS NOT NULL
+        ), cleared AS (
+            UPDATE subscriptions AS s SET untold = NULL FROM told WHERE s.id = told.id
+            RETURNING s.id, s.partner_id, s.url, CAST(told.untold AS text) AS untold
+        )
+        SELECT c.*, o.owed, o.oldest FROM cleared AS c CROSS JOIN LATERAL (
+            SELECT count(*) AS owed, min(d.created_at) AS oldest FROM deliveries AS d
+            WHERE d.subscription_id = c.id AND d.state = 'owed'
+        ) AS o ORDER BY c.id
+        """,
         {"ids": list(ids)},
     )
     return [
@@ -131,7 +129,7 @@ async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -
             SubscriptionId(row.id),
             PartnerId(row.partner_id),
             row.url,
-            row.untold,
+            json.loads(row.untold),
             row.owed,
             row.oldest,
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 from alerts.payloads import VERIFY, Format, earlier_numbers, transition_id
 from alerts.routing import SubscriptionId
-from app.database import Connection, statement
+from app.database import Connection, fetch
 from app.store import endpoints
 from app.store.deliveries import STILL_OWED, webhook_id
 
@@ -101,22 +101,21 @@ async def claim(
         rooms: how many more this worker takes of each endpoint of which it has some in hand.
         lease_until: until when they are this worker's.
     """
-    found = await connection.execute(
-        statement(
-            """
-            SELECT s.id, s.url, s.format, s.format_version, s.status, s.at_once, s.per_second,
-                (SELECT array_agg(k.sealed ORDER BY k.number DESC) FROM subscription_secrets AS k
-                 WHERE k.subscription_id = s.id AND (k.retires_at IS NULL OR k.retires_at > :now)
-                ) AS sealed
-            FROM subscriptions AS s
-            WHERE s.ready_at <= :now AND s.id NOT IN (SELECT unnest(CAST(:full AS text[])))
-                AND (:retry_slots > 0 OR (
-                    SELECT d.id FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = 0
-                        AND d.state = 'owed' AND NOT d.blocked AND d.due_at <= :now
-                    ORDER BY d.due_at LIMIT 1) IS NOT NULL)
-            ORDER BY s.ready_at, s.id LIMIT :most FOR NO KEY UPDATE OF s SKIP LOCKED
-            """
-        ),
+    ready = await fetch(
+        connection,
+        """
+        SELECT s.id, s.url, s.format, s.format_version, s.status, s.at_once, s.per_second,
+            (SELECT array_agg(k.sealed ORDER BY k.number DESC) FROM subscription_secrets AS k
+             WHERE k.subscription_id = s.id AND (k.retires_at IS NULL OR k.retires_at > :now)
+            ) AS sealed
+        FROM subscriptions AS s
+        WHERE s.ready_at <= :now AND s.id NOT IN (SELECT unnest(CAST(:full AS text[])))
+            AND (:retry_slots > 0 OR (
+                SELECT d.id FROM deliveries AS d WHERE d.subscription_id = s.id AND d.lane = 0
+                    AND d.state = 'owed' AND NOT d.blocked AND d.due_at <= :now
+                ORDER BY d.due_at LIMIT 1) IS NOT NULL)
+        ORDER BY s.ready_at, s.id LIMIT :most FOR NO KEY UPDATE OF s SKIP LOCKED
+        """,
         {
             "now": now,
             "full": _full(rooms),
@@ -124,12 +123,12 @@ async def claim(
             "most": slots,
         },
     )
-    ready = found.all()
     if not ready:
         return []
     wanted = [_room(row.at_once, row.per_second, rooms.get(row.id, per_endpoint)) for row in ready]
-    rows = await connection.execute(
-        statement(_CLAIM),
+    rows = await fetch(
+        connection,
+        _CLAIM,
         {
             "ids": [row.id for row in ready],
             "rooms": wanted,
@@ -233,20 +232,19 @@ async def _make_them_wait(
             waits.append(now + timedelta(seconds=count / row.per_second))
         else:
             waits.append(None)
-    await connection.execute(
-        statement(
-            f"""
-            UPDATE subscriptions AS s SET not_before = n.not_before,
-                ready_at = CASE WHEN n.due_at IS NOT NULL
-                    THEN GREATEST(n.due_at, n.not_before, CAST(:now AS timestamptz)) END
-            FROM (
-                SELECT s.id, coalesce(w.not_before, s.not_before) AS not_before, d.due_at
-                FROM unnest(CAST(:ids AS text[]), CAST(:waits AS timestamptz[]))
-                    AS w (id, not_before) JOIN subscriptions AS s ON s.id = w.id
-                CROSS JOIN LATERAL (SELECT {endpoints.NEXT_DUE} AS due_at) AS d
-            ) AS n WHERE s.id = n.id
-            """
-        ),
+    await fetch(
+        connection,
+        f"""
+        UPDATE subscriptions AS s SET not_before = n.not_before,
+            ready_at = CASE WHEN n.due_at IS NOT NULL
+                THEN GREATEST(n.due_at, n.not_before, CAST(:now AS timestamptz)) END
+        FROM (
+            SELECT s.id, coalesce(w.not_before, s.not_before) AS not_before, d.due_at
+            FROM unnest(CAST(:ids AS text[]), CAST(:waits AS timestamptz[]))
+                AS w (id, not_before) JOIN subscriptions AS s ON s.id = w.id
+            CROSS JOIN LATERAL (SELECT {endpoints.NEXT_DUE} AS due_at) AS d
+        ) AS n WHERE s.id = n.id
+        """,
         {"ids": [row.id for row in ready], "waits": waits, "now": now},
     )
 
@@ -258,16 +256,14 @@ async def next_ready(
 
     In the past where a claim passed it over because another transaction held it.
     """
-    found = await connection.execute(
-        statement(
-            "SELECT ready_at FROM subscriptions "
-            "WHERE ready_at IS NOT NULL AND id NOT IN (SELECT unnest(CAST(:full AS text[]))) "
-            "ORDER BY ready_at, id LIMIT 1"
-        ),
+    found = await fetch(
+        connection,
+        "SELECT ready_at FROM subscriptions "
+        "WHERE ready_at IS NOT NULL AND id NOT IN (SELECT unnest(CAST(:full AS text[]))) "
+        "ORDER BY ready_at, id LIMIT 1",
         {"full": _full(rooms)},
     )
-    at: datetime | None = found.scalar_one_or_none()
-    return at
+    return found[0].ready_at if found else None
 
 
 async def with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> list[Claimed]:
@@ -279,13 +275,12 @@ async def with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> li
     ]
     if not asking:
         return list(claimed)
-    rows = await connection.execute(
-        statement(
-            "SELECT t.id, t.number AS of, a.ref, e.number, e.recorded_at FROM transitions AS t "
-            "JOIN alerts AS a ON a.id = t.alert_id "
-            "JOIN transitions AS e ON e.alert_id = t.alert_id AND e.number < t.number "
-            "WHERE t.id = ANY(CAST(:ids AS bigint[])) ORDER BY t.id, e.number"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT t.id, t.number AS of, a.ref, e.number, e.recorded_at FROM transitions AS t "
+        "JOIN alerts AS a ON a.id = t.alert_id "
+        "JOIN transitions AS e ON e.alert_id = t.alert_id AND e.number < t.number "
+        "WHERE t.id = ANY(CAST(:ids AS bigint[])) ORDER BY t.id, e.number",
         {"ids": asking},
     )
     found: dict[int | None, list[tuple[str, datetime]]] = {}
@@ -308,26 +303,23 @@ async def extend(
     """
     subscriptions = {one.subscription_id for one in held}
     await endpoints.lock(connection, subscriptions)
-    rows = await connection.execute(
-        statement(
-            "UPDATE deliveries AS d SET due_at = :lease_until, lease_until = :lease_until "
-            "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[])) AS h (id, fence) "
-            f"WHERE d.id = h.id AND d.fence = h.fence AND {STILL_OWED} "
-            "RETURNING d.id, d.subscription_id"
-        ),
+    kept = await fetch(
+        connection,
+        "UPDATE deliveries AS d SET due_at = :lease_until, lease_until = :lease_until "
+        "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[])) AS h (id, fence) "
+        f"WHERE d.id = h.id AND d.fence = h.fence AND {STILL_OWED} "
+        "RETURNING d.id, d.subscription_id",
         {
             "ids": [one.id for one in held],
             "fences": [one.fence for one in held],
             "lease_until": lease_until,
         },
     )
-    kept = rows.all()
-    await connection.execute(
-        statement(
-            "UPDATE subscriptions SET not_before = GREATEST(not_before, :lease_until), "
-            "ready_at = GREATEST(ready_at, CASE WHEN ready_at IS NOT NULL THEN :lease_until END) "
-            "WHERE id = ANY(CAST(:ids AS text[])) AND at_once IS NOT NULL"
-        ),
+    await fetch(
+        connection,
+        "UPDATE subscriptions SET not_before = GREATEST(not_before, :lease_until), "
+        "ready_at = GREATEST(ready_at, CASE WHEN ready_at IS NOT NULL THEN :lease_until END) "
+        "WHERE id = ANY(CAST(:ids AS text[])) AND at_once IS NOT NULL",
         {"ids": [row.subscription_id for row in kept], "lease_until": lease_until},
     )
     return {row.id for row in kept}
@@ -341,28 +333,26 @@ async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
     """
     subscriptions = {one.subscription_id for one in held}
     await endpoints.lock(connection, subscriptions)
-    await connection.execute(
-        statement(
-            "UPDATE deliveries AS d SET due_at = h.due_at, lease_until = NULL "
-            "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), "
-            "CAST(:due AS timestamptz[])) AS h (id, fence, due_at) "
-            f"WHERE d.id = h.id AND d.fence = h.fence AND {STILL_OWED}"
-        ),
+    await fetch(
+        connection,
+        "UPDATE deliveries AS d SET due_at = h.due_at, lease_until = NULL "
+        "FROM unnest(CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), "
+        "CAST(:due AS timestamptz[])) AS h (id, fence, due_at) "
+        f"WHERE d.id = h.id AND d.fence = h.fence AND {STILL_OWED}",
         {
             "ids": [one.id for one in held],
             "fences": [one.fence for one in held],
             "due": [one.due_at for one in held],
         },
     )
-    await connection.execute(
-        statement(
-            "UPDATE subscriptions AS s SET not_before = GREATEST("
-            "CAST(s.health ->> 'open_until' AS timestamptz), "
-            "CAST(s.health ->> 'pause_until' AS timestamptz)) "
-            "WHERE s.id = ANY(CAST(:ids AS text[])) AND s.at_once IS NOT NULL AND NOT EXISTS ("
-            "SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.state = 'owed' "
-            "AND d.lease_until IS NOT NULL)"
-        ),
+    await fetch(
+        connection,
+        "UPDATE subscriptions AS s SET not_before = GREATEST("
+        "CAST(s.health ->> 'open_until' AS timestamptz), "
+        "CAST(s.health ->> 'pause_until' AS timestamptz)) "
+        "WHERE s.id = ANY(CAST(:ids AS text[])) AND s.at_once IS NOT NULL AND NOT EXISTS ("
+        "SELECT FROM deliveries AS d WHERE d.subscription_id = s.id AND d.state = 'owed' "
+        "AND d.lease_until IS NOT NULL)",
         {"ids": sorted(subscriptions)},
     )
     await endpoints.refresh(connection, subscriptions)

@@ -15,7 +15,7 @@ from alerts.endpoints import Health, Notice, Patience, Seen
 from alerts.payloads import VERIFY
 from alerts.retries import FRESH_ATTEMPTS, Decision, Outcome, Verdict
 from alerts.routing import SubscriptionId
-from app.database import Connection, statement
+from app.database import Connection, fetch
 from app.store import deliveries, endpoints
 from app.store.deliveries import OVERTAKES_AFTER, STILL_OWED
 from app.store.queue import Claimed
@@ -71,11 +71,10 @@ async def record(
     * gone: stays owed for an endpoint that is suspended
     * a verification delivered: its subscription becomes active
     """
-    rows = await connection.execute(
-        statement(
-            "SELECT id, url, status, ordering, health FROM subscriptions "
-            "WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id FOR NO KEY UPDATE"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT id, url, status, ordering, CAST(health AS text) AS health FROM subscriptions "
+        "WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id FOR NO KEY UPDATE",
         {"ids": sorted({a.claimed.subscription_id for a in attempts})},
     )
     held = {row.id: row for row in rows}
@@ -86,7 +85,9 @@ async def record(
     for attempted in counted:
         row = held[attempted.claimed.subscription_id]
         if row.id not in changes:
-            changes[row.id] = _Change(machine.health_of(row.health), row.status, row.url)
+            changes[row.id] = _Change(
+                machine.health_of(json.loads(row.health)), row.status, row.url
+            )
         changes[row.id].fold(attempted, patience)
     await _change_endpoints(connection, changes, now)
     for name, change in changes.items():
@@ -144,58 +145,57 @@ async def _write_down(
     Of each alert that has moved on, the next delivery waits no more.
     """
     ordered = sorted(attempts, key=lambda a: a.claimed.id)
-    rows = await connection.execute(
-        statement(
-            f"""
-            WITH said AS (
-                SELECT * FROM unnest(
-                    CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), CAST(:states AS text[]),
-                    CAST(:due AS timestamptz[]), CAST(:lanes AS smallint[]),
-                    CAST(:at AS timestamptz[]),
-                    CAST(:verdicts AS text[]), CAST(:reasons AS text[]),
-                    CAST(:statuses AS integer[]), CAST(:errors AS text[]),
-                    CAST(:milliseconds AS double precision[]), CAST(:excerpts AS text[]),
-                    CAST(:sent_after AS double precision[]),
-                    CAST(:answered_after AS double precision[]), CAST(:answer_headers AS text[]),
-                    CAST(:moves AS boolean[])
-                ) AS s (id, fence, state, due_at, lane, at, verdict, reason, status, error,
-                    milliseconds, excerpt, sent_after, answered_after, answer_headers, moves)
-            ), kept AS (
-                UPDATE deliveries AS d
-                SET state = s.state, due_at = s.due_at, lease_until = NULL, lane = s.lane,
-                    attempts = d.attempts + 1, fence = d.fence + 1,
-                    forgiven = d.forgiven + (s.verdict = :throttled)::int,
-                    throttled = d.throttled + (s.verdict = :throttled)::int,
-                    throttled_since = CASE WHEN s.verdict = :throttled
-                        THEN coalesce(d.throttled_since, s.at) ELSE d.throttled_since END,
-                    finished_at = CASE WHEN s.state = 'owed' THEN d.finished_at ELSE :now END
-                FROM said AS s
-                WHERE d.id = ANY (CAST(:ids AS bigint[]))
-                    AND d.id = s.id AND d.fence = s.fence AND {STILL_OWED}
-                RETURNING d.id, d.attempts, s.fence, d.subscription_id, d.alert_id, d.sequence, s.moves
-            ), released AS (
-                -- The subquery is asked row by row, so that no plan joins the queue by statistics of
-                -- yesterday.
-                UPDATE deliveries SET blocked = false
-                WHERE blocked AND id = ANY (ARRAY(
-                    SELECT (
-                        SELECT f.id FROM deliveries AS f
-                        WHERE f.subscription_id = k.subscription_id AND f.alert_id = k.alert_id
-                            AND f.state = 'owed' AND f.finished_at IS NULL AND f.sequence > k.sequence
-                        ORDER BY f.sequence LIMIT 1
-                    ) FROM kept AS k WHERE k.moves
-                ))
-            ), written AS (
-                INSERT INTO attempts
-                    (delivery_id, number, at, verdict, reason, status, error, milliseconds, excerpt,
-                    sent_after, answered_after, answer_headers)
-                SELECT k.id, k.attempts, s.at, s.verdict, s.reason, s.status, s.error, s.milliseconds,
-                    s.excerpt, s.sent_after, s.answered_after, s.answer_headers
-                FROM kept AS k JOIN said AS s ON s.id = k.id AND s.fence = k.fence
-            )
-            SELECT id, fence, attempts FROM kept
-            """
-        ),
+    rows = await fetch(
+        connection,
+        f"""
+        WITH said AS (
+            SELECT * FROM unnest(
+                CAST(:ids AS bigint[]), CAST(:fences AS bigint[]), CAST(:states AS text[]),
+                CAST(:due AS timestamptz[]), CAST(:lanes AS smallint[]),
+                CAST(:at AS timestamptz[]),
+                CAST(:verdicts AS text[]), CAST(:reasons AS text[]),
+                CAST(:statuses AS integer[]), CAST(:errors AS text[]),
+                CAST(:milliseconds AS double precision[]), CAST(:excerpts AS text[]),
+                CAST(:sent_after AS double precision[]),
+                CAST(:answered_after AS double precision[]), CAST(:answer_headers AS text[]),
+                CAST(:moves AS boolean[])
+            ) AS s (id, fence, state, due_at, lane, at, verdict, reason, status, error,
+                milliseconds, excerpt, sent_after, answered_after, answer_headers, moves)
+        ), kept AS (
+            UPDATE deliveries AS d
+            SET state = s.state, due_at = s.due_at, lease_until = NULL, lane = s.lane,
+                attempts = d.attempts + 1, fence = d.fence + 1,
+                forgiven = d.forgiven + (s.verdict = :throttled)::int,
+                throttled = d.throttled + (s.verdict = :throttled)::int,
+                throttled_since = CASE WHEN s.verdict = :throttled
+                    THEN coalesce(d.throttled_since, s.at) ELSE d.throttled_since END,
+                finished_at = CASE WHEN s.state = 'owed' THEN d.finished_at ELSE :now END
+            FROM said AS s
+            WHERE d.id = ANY (CAST(:ids AS bigint[]))
+                AND d.id = s.id AND d.fence = s.fence AND {STILL_OWED}
+            RETURNING d.id, d.attempts, s.fence, d.subscription_id, d.alert_id, d.sequence, s.moves
+        ), released AS (
+            -- The subquery is asked row by row, so that no plan joins the queue by statistics of
+            -- yesterday.
+            UPDATE deliveries SET blocked = false
+            WHERE blocked AND id = ANY (ARRAY(
+                SELECT (
+                    SELECT f.id FROM deliveries AS f
+                    WHERE f.subscription_id = k.subscription_id AND f.alert_id = k.alert_id
+                        AND f.state = 'owed' AND f.finished_at IS NULL AND f.sequence > k.sequence
+                    ORDER BY f.sequence LIMIT 1
+                ) FROM kept AS k WHERE k.moves
+            ))
+        ), written AS (
+            INSERT INTO attempts
+                (delivery_id, number, at, verdict, reason, status, error, milliseconds, excerpt,
+                sent_after, answered_after, answer_headers)
+            SELECT k.id, k.attempts, s.at, s.verdict, s.reason, s.status, s.error, s.milliseconds,
+                s.excerpt, s.sent_after, s.answered_after, s.answer_headers
+            FROM kept AS k JOIN said AS s ON s.id = k.id AND s.fence = k.fence
+        )
+        SELECT id, fence, attempts FROM kept
+        """,
         {
             "ids": [a.claimed.id for a in ordered],
             "fences": [a.claimed.fence for a in ordered],
@@ -282,43 +282,42 @@ async def _change_endpoints(
     if not changes:
         return
     names = list(changes)
-    await connection.execute(
-        statement(
-            f"""
-            WITH said AS (
-                SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:healths AS text[]),
-                    CAST(:not_before AS timestamptz[]), CAST(:at_once AS smallint[]),
-                    CAST(:status AS text[]), CAST(:reasons AS text[]),
-                    CAST(:suspended_at AS timestamptz[]), CAST(:verified AS boolean[]),
-                    CAST(:untold AS text[]), CAST(:per_second AS double precision[]))
-                    AS m (id, health, not_before, at_once, status, reason, suspended_at, verified,
-                    untold, per_second)
-            ), due AS (
-                SELECT m.*, n.due_at,
-                    CASE WHEN s.at_once IS NULL THEN GREATEST(s.not_before, m.not_before)
-                        ELSE GREATEST(m.not_before, CAST(:now AS timestamptz)
-                            + CAST('1 second' AS interval) / s.per_second) END AS bound
-                FROM said AS m CROSS JOIN LATERAL (
-                    SELECT o.at_once, o.not_before, o.per_second, m.id, m.status FROM subscriptions AS o
-                    WHERE o.id = m.id
-                ) AS s CROSS JOIN LATERAL (SELECT {endpoints.NEXT_DUE} AS due_at) AS n
-            )
-            UPDATE subscriptions AS s SET
-                health = CAST(m.health AS jsonb), at_once = m.at_once, not_before = m.bound,
-                ready_at = CASE WHEN m.due_at IS NOT NULL THEN GREATEST(m.due_at, m.bound) END,
-                status = m.status,
-                reason = CASE WHEN m.status = s.status THEN s.reason ELSE m.reason END,
-                suspended_at = CASE WHEN m.status = 'suspended'
-                    THEN coalesce(s.suspended_at, m.suspended_at) END,
-                verified_at = CASE WHEN m.verified THEN :now ELSE s.verified_at END,
-                owed_since = CASE WHEN m.verified THEN coalesce(s.owed_since, :now)
-                    ELSE s.owed_since END,
-                per_second = coalesce(m.per_second, s.per_second),
-                untold = CASE WHEN m.untold = '' THEN s.untold
-                    ELSE coalesce(s.untold, '[]') || CAST(m.untold AS jsonb) END
-            FROM due AS m WHERE s.id = m.id
-            """
-        ),
+    await fetch(
+        connection,
+        f"""
+        WITH said AS (
+            SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:healths AS text[]),
+                CAST(:not_before AS timestamptz[]), CAST(:at_once AS smallint[]),
+                CAST(:status AS text[]), CAST(:reasons AS text[]),
+                CAST(:suspended_at AS timestamptz[]), CAST(:verified AS boolean[]),
+                CAST(:untold AS text[]), CAST(:per_second AS double precision[]))
+                AS m (id, health, not_before, at_once, status, reason, suspended_at, verified,
+                untold, per_second)
+        ), due AS (
+            SELECT m.*, n.due_at,
+                CASE WHEN s.at_once IS NULL THEN GREATEST(s.not_before, m.not_before)
+                    ELSE GREATEST(m.not_before, CAST(:now AS timestamptz)
+                        + CAST('1 second' AS interval) / s.per_second) END AS bound
+            FROM said AS m CROSS JOIN LATERAL (
+                SELECT o.at_once, o.not_before, o.per_second, m.id, m.status FROM subscriptions AS o
+                WHERE o.id = m.id
+            ) AS s CROSS JOIN LATERAL (SELECT {endpoints.NEXT_DUE} AS due_at) AS n
+        )
+        UPDATE subscriptions AS s SET
+            health = CAST(m.health AS jsonb), at_once = m.at_once, not_before = m.bound,
+            ready_at = CASE WHEN m.due_at IS NOT NULL THEN GREATEST(m.due_at, m.bound) END,
+            status = m.status,
+            reason = CASE WHEN m.status = s.status THEN s.reason ELSE m.reason END,
+            suspended_at = CASE WHEN m.status = 'suspended'
+                THEN coalesce(s.suspended_at, m.suspended_at) END,
+            verified_at = CASE WHEN m.verified THEN :now ELSE s.verified_at END,
+            owed_since = CASE WHEN m.verified THEN coalesce(s.owed_since, :now)
+                ELSE s.owed_since END,
+            per_second = coalesce(m.per_second, s.per_second),
+            untold = CASE WHEN m.untold = '' THEN s.untold
+                ELSE coalesce(s.untold, '[]') || CAST(m.untold AS jsonb) END
+        FROM due AS m WHERE s.id = m.id
+        """,
         {
             "ids": names,
             "healths": [

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from alerts.mechanisms import Dimension, Scope
 from alerts.signals import Sample, SeriesId, SeriesKey
-from app.database import Connection, driver
+from app.database import Connection, driver, fetch
 
 SERIES_LANES = 64
 RING_SAMPLES = 32
@@ -146,16 +146,15 @@ async def of_scopes(
         list(c)
         for c in zip(*((s.sector, s.good, s.place, s.exercise) for s in scopes), strict=True)
     ]
-    rows = await connection.execute(
-        text(
-            "SELECT series_id, s.sector, indicator, s.good, s.place, s.exercise, last_observed_at "
-            "FROM unnest(CAST(:sector AS text[]), CAST(:good AS text[]), CAST(:place AS text[]), "
-            "CAST(:exercise AS text[])) AS wanted (sector, good, place, exercise) "
-            "JOIN series AS s ON s.sector = wanted.sector AND s.exercise = wanted.exercise "
-            "AND (NOT :by_good OR s.good = wanted.good) "
-            "AND (NOT :by_place OR s.place = wanted.place) "
-            "JOIN series_state USING (series_id) ORDER BY series_id"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT series_id, s.sector, indicator, s.good, s.place, s.exercise, last_observed_at "
+        "FROM unnest(CAST(:sector AS text[]), CAST(:good AS text[]), CAST(:place AS text[]), "
+        "CAST(:exercise AS text[])) AS wanted (sector, good, place, exercise) "
+        "JOIN series AS s ON s.sector = wanted.sector AND s.exercise = wanted.exercise "
+        "AND (NOT CAST(:by_good AS boolean) OR s.good = wanted.good) "
+        "AND (NOT CAST(:by_place AS boolean) OR s.place = wanted.place) "
+        "JOIN series_state USING (series_id) ORDER BY series_id",
         {
             **dict(zip(("sector", "good", "place", "exercise"), columns, strict=True)),
             "by_good": Dimension.good in alert_per,
@@ -181,8 +180,10 @@ async def lock(connection: Connection, lanes: Collection[int]) -> None:
 
     A transaction takes its series' lanes first and its scopes' lanes after, once each.
     """
-    await connection.execute(
-        text("SELECT lane FROM lanes WHERE lane = ANY(:lanes) ORDER BY lane FOR NO KEY UPDATE"),
+    await fetch(
+        connection,
+        "SELECT lane FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
+        "ORDER BY lane FOR NO KEY UPDATE",
         {"lanes": sorted(set(lanes))},
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +17,7 @@ from alerts.mechanisms import Level
 from alerts.routing import TYPES, Filter, Listener, SubscriptionId
 from alerts.signals import PartnerId, Severity
 from app import tables
-from app.database import Connection
+from app.database import Connection, fetch
 
 _table = tables.subscriptions
 _secrets = tables.subscription_secrets
@@ -76,12 +78,18 @@ async def listening(connection: Connection) -> tuple[Listener, ...]:
 
     A subscription whose endpoint has never consented is owed nothing.
     """
-    rows = await connection.execute(
-        sa.select(_table.c.id, _table.c.filter).where(
-            _table.c.status != Status.removed.value, _table.c.owed_since.is_not(None)
-        )
+    rows = await fetch(
+        connection,
+        "SELECT id, CAST(filter AS text) AS filter FROM subscriptions "
+        "WHERE status <> 'removed' AND owed_since IS NOT NULL",
     )
-    return tuple(Listener(SubscriptionId(row.id), filter_of(row.filter)) for row in rows)
+    return tuple(Listener(SubscriptionId(row.id), wishes_of(row.filter)) for row in rows)
+
+
+@lru_cache(maxsize=100_000)
+def wishes_of(said: str) -> Filter:
+    """A filter as it is stored; asked again and again, for every change of every alert."""
+    return filter_of(json.loads(said))
 
 
 async def add(connection: Connection, subscription: Subscription) -> None:
