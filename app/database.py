@@ -282,7 +282,7 @@ async def fetch(
     By the driver where the transaction has begun: the way through SQLAlchemy costs twice as much as
     all else that this process does for a small statement. JSON comes as text, and goes so.
     """
-    raw = await driver(connection)
+    raw = driver(connection)
     if not raw.is_in_transaction():
         return (await connection.execute(statement(sql), parameters or {})).all()
     numbered, names = _numbered(sql)
@@ -295,7 +295,7 @@ async def fill(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any
     The transaction must have begun.
     """
     numbered, names = _numbered(sql)
-    raw = await driver(connection)
+    raw = driver(connection)
     await raw.executemany(numbered, [[row[name] for name in names] for row in rows])
 
 
@@ -313,13 +313,15 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 
 
-async def driver(connection: Connection) -> asyncpg.Connection[asyncpg.Record]:
+def driver(connection: Connection) -> asyncpg.Connection[asyncpg.Record]:
     """The driver's connection inside the transaction of ``connection``, for the hot statements.
 
     SQLAlchemy begins its transaction with its first statement, so that one must have run.
     """
-    raw = await connection.get_raw_connection()
-    return cast("asyncpg.Connection[asyncpg.Record]", raw.driver_connection)
+    # What `get_raw_connection` gives, which goes to fetch it in a greenlet.
+    assert connection.sync_connection is not None, "The connection was not opened."
+    raw = connection.sync_connection.connection.driver_connection
+    return cast("asyncpg.Connection[asyncpg.Record]", raw)
 
 
 def head_revision() -> str:

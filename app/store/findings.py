@@ -35,15 +35,13 @@ class Kept:
 
 async def of_series(connection: Connection, series: Sequence[SeriesId]) -> list[Kept]:
     """The remembered findings of series; any other is quiet."""
-    rows = await (await driver(connection)).fetch(
-        f"{_SELECT} WHERE series_id = ANY($1::bigint[])", series
-    )
+    rows = await driver(connection).fetch(f"{_SELECT} WHERE series_id = ANY($1::bigint[])", series)
     return [_kept(row) for row in rows]
 
 
 async def of_alerts(connection: Connection, alerts: Collection[int]) -> list[Kept]:
     """The findings that feed these alerts, from any series."""
-    rows = await (await driver(connection)).fetch(
+    rows = await driver(connection).fetch(
         f"{_SELECT} WHERE alert_id = ANY($1::bigint[])", list(alerts)
     )
     return [_kept(row) for row in rows]
@@ -51,7 +49,7 @@ async def of_alerts(connection: Connection, alerts: Collection[int]) -> list[Kep
 
 async def unheard(connection: Connection) -> list[Kept]:
     """The findings that fire and feed no alert."""
-    rows = await (await driver(connection)).fetch(
+    rows = await driver(connection).fetch(
         f"{_SELECT} WHERE severity > 0 AND alert_id IS NULL ORDER BY series_id, mechanism, rule"
     )
     return [_kept(row) for row in rows]
@@ -63,7 +61,7 @@ async def keep(
     feeds: Mapping[FindingKey, int],
 ) -> None:
     """Writes changed findings with their rule's version; forgets the quiet ones."""
-    raw = await driver(connection)
+    raw = driver(connection)
     quiet = [key for key, (finding, _) in changed.items() if finding.is_quiet]
     if quiet:
         await raw.execute(

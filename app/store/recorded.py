@@ -47,7 +47,7 @@ async def size(
     most: int,
 ) -> Size:
     """How much was reported of these series; counts no further than one beyond ``most``."""
-    row = await (await driver(connection)).fetchrow(
+    row = await driver(connection).fetchrow(
         "SELECT count(*) AS rows, count(*) FILTER (WHERE received_at - observed_at > $5) AS late "
         "FROM (SELECT observed_at, received_at FROM signals WHERE series_id = ANY($1::bigint[]) "
         "AND observed_at < $2 AND received_at <= $3 LIMIT $4) AS counted",
@@ -115,7 +115,7 @@ async def export(
         only_newest: of each partner's observation the newest revision alone, and no
             ``available_at``: as if it had been published when the catalogue says.
     """
-    await (await driver(connection)).copy_from_query(
+    await driver(connection).copy_from_query(
         _EXPORT,
         list(series),
         before,

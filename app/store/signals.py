@@ -65,7 +65,7 @@ async def stored(
 ) -> dict[tuple[SeriesId, datetime], dict[PartnerId, list[Stored]]]:
     """Everything said of these observations, by partner, revisions ascending. One query."""
     series, at = zip(*instants, strict=True)
-    rows = await (await driver(connection)).fetch(
+    rows = await driver(connection).fetch(
         "SELECT s.series_id, s.observed_at, s.partner_id, s.revision, s.value, s.detail "
         "FROM unnest($1::bigint[], $2::timestamptz[]) AS wanted (series_id, observed_at) "
         "JOIN signals AS s USING (series_id, observed_at) "
@@ -86,7 +86,7 @@ async def keep(connection: Connection, rows: Sequence[Row]) -> None:
     Raises:
         asyncpg.UniqueViolationError: one was stored already, which the lanes should prevent.
     """
-    raw = await driver(connection)
+    raw = driver(connection)
     if len(rows) >= FEW:
         await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)
         return
@@ -113,7 +113,7 @@ async def instants_back(
 
     One query; for each a backward scan of the primary key that stops there.
     """
-    rows = await (await driver(connection)).fetch(
+    rows = await driver(connection).fetch(
         "SELECT back.observed_at FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) "
         "WITH ORDINALITY AS wanted (series_id, before, count, place) LEFT JOIN LATERAL ("
         "SELECT observed_at FROM (SELECT DISTINCT ON (s.observed_at, s.partner_id) "
@@ -132,7 +132,7 @@ async def windows(
 ) -> dict[SeriesId, list[Sample]]:
     """Samples of each series from its instant on, oldest first. One query, by primary key."""
     series, since = zip(*wanted, strict=True)
-    rows = await (await driver(connection)).fetch(_SAMPLES, series, since)
+    rows = await driver(connection).fetch(_SAMPLES, series, since)
     found: dict[SeriesId, list[Sample]] = {series_id: [] for series_id in series}
     for series_id, at, value in rows:
         found[series_id].append(Sample(at, value))
@@ -144,7 +144,7 @@ async def voices(
 ) -> dict[SeriesId, dict[datetime, list[Voice]]]:
     """Who reports each instant of each series from its instant on, in the newest revision."""
     series, since = zip(*wanted, strict=True)
-    rows = await (await driver(connection)).fetch(
+    rows = await driver(connection).fetch(
         "SELECT series_id, observed_at, partner_id, name, party, value, received_at, detail FROM ("
         "SELECT DISTINCT ON (s.series_id, s.observed_at, s.partner_id) s.* FROM signals AS s "
         "JOIN unnest($1::bigint[], $2::timestamptz[]) AS wanted (series_id, since) "

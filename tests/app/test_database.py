@@ -73,7 +73,7 @@ async def test_what_was_owed_is_owed_before_and_after_the_queue_by_endpoint(
     async def run(script: str) -> None:
         async with database.begin() as connection:
             await connection.execute(text("SELECT 1"))
-            await (await driver(connection)).execute(script)
+            await driver(connection).execute(script)
 
     async def shown(columns: str) -> list[tuple[object, ...]]:
         async with database.begin() as connection:
@@ -233,7 +233,7 @@ async def test_a_value_that_cannot_be_held_is_the_callers_fault(
 async def test_a_misuse_of_the_driver_is_not_called_away(database: Database) -> None:
     with pytest.raises(asyncpg.DataError):
         async with database.begin() as connection:
-            await (await driver(connection)).fetch("SELECT $1::int", "not a number")
+            await driver(connection).fetch("SELECT $1::int", "not a number")
 
 
 async def test_one_hears_what_another_notifies(database: Database) -> None:
