@@ -98,7 +98,7 @@ async def test_a_sender_killed_while_its_clock_is_wrong_is_succeeded_by_one_whos
     _set(clock, jump)
     await asyncio.sleep(0.7)  # leases are kept by the wrong clock
     first.kill()
-    second = relay.sender()
+    second = relay.sender(webhook_timeout_seconds=2)  # once silent is what the owner hears, too
     async with _duty(relay):
         await relay.settled(60, but=[failing])
         before = await _tries(relay, failing)
