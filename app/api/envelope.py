@@ -103,7 +103,8 @@ class Envelope:
         method = request.method if request.method in _METHODS else "other"
         telemetry.requests.labels(method, route, str(status)).inc()
         telemetry.request_seconds.labels(method, route).observe(seconds)
-        if request.url.path in _QUIET and status < 500:
+        path = request.scope["path"]
+        if path in _QUIET and status < 500:
             return
         caller = getattr(request.state, "caller", None)
         fault = getattr(request.state, "fault", None)
@@ -112,7 +113,7 @@ class Envelope:
             "request.answered",
             level="warning" if status >= 500 else "info",
             method=request.method,
-            path=request.url.path,
+            path=path,
             status=status,
             request_id=request.state.request_id,
             milliseconds=round(seconds * 1000, 2),

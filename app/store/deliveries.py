@@ -64,7 +64,7 @@ def place_of(webhook_id: str) -> tuple[SubscriptionId, int] | None:
 
 
 async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> None:
-    """Owes, and wakes the senders at commit. Three statements, however many debts; two more for each
+    """Owes, and wakes the senders at commit. Two statements, however many debts; two more for each
     subscription that asks for the latest of an alert while an earlier one fails and fails.
 
     Each debt gets its subscription's next sequence, in the order given: gapless, because the
@@ -111,9 +111,12 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
             ORDER BY d.place
             RETURNING subscription_id, alert_id, blocked
         )
-        SELECT o.subscription_id, array_agg(DISTINCT o.alert_id) AS alerts
-        FROM owed AS o JOIN counted AS c ON c.id = o.subscription_id
-        WHERE o.blocked AND c.ordering = 'latest' GROUP BY 1 ORDER BY 1
+        SELECT w.told, b.subscription_id, b.alerts
+        FROM (SELECT pg_notify(:channel, '') AS told) AS w LEFT JOIN (
+            SELECT o.subscription_id, array_agg(DISTINCT o.alert_id) AS alerts
+            FROM owed AS o JOIN counted AS c ON c.id = o.subscription_id
+            WHERE o.blocked AND c.ordering = 'latest' GROUP BY 1
+        ) AS b ON true ORDER BY 2
         """,
         {
             "subscriptions": [debt.subscription_id for debt in debts],
@@ -123,11 +126,12 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
             "data": [debt.data for debt in debts],
             "now": now,
             "verify": VERIFY,
+            "channel": CHANNEL,
         },
     )
     for row in rows:
-        await _overtake(connection, SubscriptionId(row.subscription_id), row.alerts, now)
-    await wake(connection)
+        if row.subscription_id is not None:
+            await _overtake(connection, SubscriptionId(row.subscription_id), row.alerts, now)
 
 
 async def _overtake(
