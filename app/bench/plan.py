@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes of a bench. The defaults keep ``all`` near eight minutes on two cores.
+    """Sizes of a bench. The defaults keep ``all`` near six minutes on two cores.
 
     Attributes:
         seconds: of one run of one part.
