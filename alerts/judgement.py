@@ -356,10 +356,10 @@ class Bench:
         """The detector's memory of the series, where it keeps one."""
         profile, rule, detector = asked
         if not isinstance(detector, Agreement):
-            return None
+            return None  # Nearly every rule: no key is made to look one up.
         views = track.views.get((profile.id, rule.id))
-        if views is None:
-            views = track.views[profile.id, rule.id] = Views(detector)
+        if views is None and (views := detectors.views_of(detector)) is not None:
+            track.views[profile.id, rule.id] = views
         return views
 
     def _told(self, asked: _AskedEvent, before: Finding, reports: Sequence[Report]) -> Finding:

@@ -14,14 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
-from sqlalchemy import TextClause, event, exc, text
+from sqlalchemy import TextClause, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.settings import Unusable
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from sqlalchemy.engine import ExceptionContext
 
 Connection = AsyncConnection
 
@@ -40,6 +39,8 @@ _PLANNED_ONCE = {
 # A worker that is stopped in a transaction holds its endpoints' locks, and nothing is sent to them meanwhile.
 _NEVER_IDLE = {"idle_in_transaction_session_timeout": "10s"}
 
+_READ_ONLY = "25006"
+
 # By SQLSTATE class or code: these pass, and the same request may then succeed.
 _PASSING = (
     "08",  # connection exceptions
@@ -47,7 +48,7 @@ _PASSING = (
     "53",  # insufficient resources: disk full, out of memory, too many connections
     "57P",  # shut down by an operator, crashed, not accepting connections yet
     "58030",  # input or output error
-    "25006",  # read only: this host is no longer the one that accepts writes
+    _READ_ONLY,  # this host is no longer the one that accepts writes
     "55P03",  # a lock was not available in time
     "25P03",  # this process was stopped in a transaction for so long that it was ended
 )
@@ -204,7 +205,7 @@ class Database:
         async def connect() -> asyncpg.Connection[asyncpg.Record]:
             return await self._connect(server_settings)
 
-        engine = create_async_engine(
+        return create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connect,
             pool_size=size,
@@ -212,8 +213,6 @@ class Database:
             pool_timeout=_CONNECT_SECONDS,
             hide_parameters=True,  # Errors go into logs, and secrets go into statements.
         )
-        event.listen(engine.sync_engine, "handle_error", _drop_demoted_host)
-        return engine
 
     async def _connect(self, server_settings: dict[str, str]) -> asyncpg.Connection[asyncpg.Record]:
         several = "," in urlsplit(self._url).netloc or "," in "".join(
@@ -226,6 +225,7 @@ class Database:
             timeout=_CONNECT_SECONDS,
             target_session_attrs=wanted,
             record_class=Row,
+            max_cached_statement_lifetime=0,  # A plan is made once, and kept as long as the connection.
             server_settings={
                 "application_name": "forewarn",
                 "timezone": "UTC",
@@ -280,11 +280,13 @@ async def fetch(
     """The rows of a hot statement, whose SQL and parameters are as for ``statement``.
 
     By the driver where the transaction has begun: the way through SQLAlchemy costs twice as much as
-    all else that this process does for a small statement. JSON comes as text, and goes so.
+    all else that this process does for a small statement. Columns are attributes of a row on both ways.
+    JSON comes parsed and goes as text.
     """
     raw = driver(connection)
     if not raw.is_in_transaction():
-        return (await connection.execute(statement(sql), parameters or {})).all()
+        found = await connection.execute(statement(sql), parameters or {})
+        return found.all() if found.returns_rows else ()
     numbered, names = _numbered(sql)
     return await raw.fetch(numbered, *(parameters[name] for name in names) if parameters else ())
 
@@ -296,6 +298,7 @@ async def fill(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any
     """
     numbered, names = _numbered(sql)
     raw = driver(connection)
+    assert raw.is_in_transaction(), "It would commit by itself."
     await raw.executemany(numbered, [[row[name] for name in names] for row in rows])
 
 
@@ -360,6 +363,9 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
         asyncpg.InterfaceError,
         ConnectionError,
     ) as error:
+        if _sqlstate(_cause(error)) == _READ_ONLY:
+            await connection.invalidate()
+            await engine.dispose()  # It was demoted: all connections to it are of no use any more.
         if _passes(error):
             raise DatabaseAway(_sentence(error)) from error
         if _is_unholdable(error):
@@ -396,12 +402,6 @@ def _cause(error: BaseException) -> BaseException:
 
 def _sqlstate(error: BaseException) -> str:
     return str(getattr(error, "sqlstate", None) or "")
-
-
-def _drop_demoted_host(context: ExceptionContext) -> None:
-    """A host that turned read-only was demoted: all its connections are of no use any more."""
-    if getattr(context.original_exception, "sqlstate", None) == "25006":
-        context.is_disconnect = True
 
 
 def _sentence(error: BaseException) -> str:

@@ -34,7 +34,7 @@ def read_percent_change(
     """
     rule = detector.baseline
     tested, missing = window[-1], ""
-    if detector.mean_of > 1:
+    if detector.mean_of > 1:  # Else nothing is averaged, and how far back it may is not worked out.
         tested, missing = newest(window, detector.mean_of, reach_of_baseline(rule).span)
     if missing:
         return undefined(detector.bands, tested, missing)

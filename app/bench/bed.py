@@ -158,7 +158,8 @@ class Bed:
 
     def warm_up(self) -> None:
         """Has every series report, so that the service has met them all before time is taken."""
-        batch, seconds, first = min(1_000, self.plan.series), 1.0, self.minute
+        batch, first = min(1_000, self.plan.series), self.minute
+        seconds = min(1.0, self.plan.seconds)
         while self.minute < first + 2:  # The next but one begins when all have reported one.
             first = self.minute
             self.post(f"{self.service}/v1/signals", batch=batch, connections=1, seconds=seconds)

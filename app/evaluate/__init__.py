@@ -64,7 +64,8 @@ async def evaluate_series(
         # Joint rules read what others may be writing: one transaction at a time for each scope.
         await store.series.lock(connection, [store.series.lane_of_scope(s) for s in about_joint])
         locked = about_joint
-    kept = await store.findings.of_series(connection, [m.series for m in asked])
+    told = [m.series for m in asked if m.state.has_findings]
+    kept = await store.findings.of_series(connection, told) if told else []
     on_file, ended = await loading.standing(connection, scopes)
     dockets = await loading.dockets(connection, policy, on_file, now)
     questions = [question for found in together.values() for question in found]

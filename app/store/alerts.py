@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    RowMapping,
     Table,
     and_,
     func,
@@ -39,7 +38,7 @@ _SCOPE = ("mechanism", "sector", "good", "place", "exercise")
 
 
 _OPEN_OF = f"""
-    SELECT a.*, CAST(a.recommendation AS text) AS advice, CAST(a.awaiting AS text) AS measures, e.ended_at,
+    SELECT {", ".join(f"a.{column.name}" for column in tables.alerts.columns)}, e.ended_at,
         {", ".join(f"w.{name} AS of_{name}" for name in _SCOPE)}
     FROM unnest({", ".join(f"CAST(:{name} AS text[])" for name in _SCOPE)}) AS w ({", ".join(_SCOPE)})
     LEFT JOIN alerts AS a ON a.state = 'open' AND {" AND ".join(f"a.{n} = w.{n}" for n in _SCOPE)}
@@ -64,18 +63,12 @@ async def standing(connection: Connection, scopes: Collection[Scope]) -> Standin
         return found
     names = {name: [getattr(scope, name) for scope in scopes] for name in _SCOPE}
     for row in await fetch(connection, _OPEN_OF, names):
-        scope = Scope(*(row[f"of_{name}"] for name in _SCOPE))
+        scope = Scope(*(getattr(row, f"of_{name}") for name in _SCOPE))
         if row.id is not None:
-            found.open[scope] = _kept(
-                {**row, "recommendation": _read(row.advice), "awaiting": _read(row.measures)}
-            )
+            found.open[scope] = _kept(row)
         if row.ended_at is not None:
             found.ended[scope] = row.ended_at
     return found
-
-
-def _read(said: str | None) -> Any:
-    return None if said is None else json.loads(said)
 
 
 async def end(connection: Connection, ended: Mapping[Scope, datetime]) -> None:
@@ -97,7 +90,7 @@ async def all_open(connection: Connection) -> dict[Scope, Kept]:
     """Every open alert."""
     table = tables.alerts
     rows = await connection.execute(select(table).where(table.c.state == AlertState.open.value))
-    return {kept.alert.scope: kept for kept in map(_kept, rows.mappings())}
+    return {kept.alert.scope: kept for kept in map(_kept, rows)}
 
 
 async def count_told(connection: Connection, mechanisms: Collection[str]) -> dict[str, int]:
@@ -122,7 +115,7 @@ async def count_told(connection: Connection, mechanisms: Collection[str]) -> dic
 async def by_ref(connection: Connection, ref: str) -> Kept | None:
     """The alert with this reference."""
     rows = await connection.execute(select(tables.alerts).where(tables.alerts.c.ref == ref))
-    row = rows.mappings().first()
+    row = rows.first()
     return None if row is None else _kept(row)
 
 
@@ -144,7 +137,7 @@ async def newest(
     if before is not None:
         query = query.where(tuple_(table.c.updated_at, table.c.id) < before)
     rows = await connection.execute(query)
-    return [_kept(row) for row in rows.mappings()]
+    return [_kept(row) for row in rows]
 
 
 async def take_numbers(connection: Connection, prefix: str, year: int, count: int) -> range:
@@ -294,7 +287,7 @@ async def told(
     )
     if public_only:
         query = query.where(_IS_PUBLIC)
-    row = (await connection.execute(query)).mappings().first()
+    row = (await connection.execute(query)).first()
     return None if row is None else _told(row)
 
 
@@ -325,7 +318,7 @@ async def newest_told(
         query = query.where(_IS_PUBLIC)
     if before is not None:
         query = query.where(table.c.id < before)
-    return [_told(row) for row in (await connection.execute(query)).mappings()]
+    return [_told(row) for row in await connection.execute(query)]
 
 
 async def earlier(
@@ -376,46 +369,44 @@ async def last_explanations(
     return {row.alert_id: row.explanation for row in rows}
 
 
-def _kept(row: Mapping[str, Any] | RowMapping) -> Kept:
-    advice = row["recommendation"]
+def _kept(row: Any) -> Kept:
+    advice = row.recommendation
     return Kept(
-        row["id"],
+        row.id,
         Alert(
-            scope=Scope(
-                row["mechanism"], row["sector"], row["good"], row["place"], row["exercise"]
-            ),
-            profile_version=row["profile_version"],
-            level=Level(row["level"]),
-            state=AlertState(row["state"]),
-            severity=Severity(row["severity"]),
-            tlp=Tlp(row["tlp"]),
-            opened_at=row["opened_at"],
-            recorded_at=row["recorded_at"],
-            updated_at=row["updated_at"],
-            number=row["number"],
-            title=row["title"],
-            why=row["why"],
-            ref=row["ref"],
-            validated=row["validated"],
-            eased_at=row["eased_at"],
-            resolved_at=row["resolved_at"],
+            scope=Scope(row.mechanism, row.sector, row.good, row.place, row.exercise),
+            profile_version=row.profile_version,
+            level=Level(row.level),
+            state=AlertState(row.state),
+            severity=Severity(row.severity),
+            tlp=Tlp(row.tlp),
+            opened_at=row.opened_at,
+            recorded_at=row.recorded_at,
+            updated_at=row.updated_at,
+            number=row.number,
+            title=row.title,
+            why=row.why,
+            ref=row.ref,
+            validated=row.validated,
+            eased_at=row.eased_at,
+            resolved_at=row.resolved_at,
             recommendation=advice and Advice(Level[advice["level"]], tuple(advice["reasons"])),
             awaiting=tuple(
-                TakesEffect(datetime.fromisoformat(m["at"]), m["what"]) for m in row["awaiting"]
+                TakesEffect(datetime.fromisoformat(m["at"]), m["what"]) for m in row.awaiting
             ),
-            is_folded=row["folded"],
+            is_folded=row.folded,
         ),
     )
 
 
-def _told(row: RowMapping) -> Told:
+def _told(row: Any) -> Told:
     return Told(
-        id=row["transition_id"],
+        id=row.transition_id,
         kept=_kept(row),
-        number=row["of_number"],
-        type=row["type"],
-        recorded_at=row["told_at"],
-        data=row["data"],
+        number=row.of_number,
+        type=row.type,
+        recorded_at=row.told_at,
+        data=row.data,
     )
 
 

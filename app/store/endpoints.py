@@ -6,7 +6,6 @@ sends again holds it, and whoever needs several takes them in the order of their
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,7 +114,7 @@ async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -
             WHERE s.id = ANY(CAST(:ids AS text[])) AND s.untold IS NOT NULL
         ), cleared AS (
             UPDATE subscriptions AS s SET untold = NULL FROM told WHERE s.id = told.id
-            RETURNING s.id, s.partner_id, s.url, CAST(told.untold AS text) AS untold
+            RETURNING s.id, s.partner_id, s.url, told.untold
         )
         SELECT c.*, o.owed, o.oldest FROM cleared AS c CROSS JOIN LATERAL (
             SELECT count(*) AS owed, min(d.created_at) AS oldest FROM deliveries AS d
@@ -129,7 +128,7 @@ async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -
             SubscriptionId(row.id),
             PartnerId(row.partner_id),
             row.url,
-            json.loads(row.untold),
+            row.untold,
             row.owed,
             row.oldest,
         )

@@ -73,7 +73,7 @@ async def record(
     """
     rows = await fetch(
         connection,
-        "SELECT id, url, status, ordering, CAST(health AS text) AS health FROM subscriptions "
+        "SELECT id, url, status, ordering, health FROM subscriptions "
         "WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id FOR NO KEY UPDATE",
         {"ids": sorted({a.claimed.subscription_id for a in attempts})},
     )
@@ -85,9 +85,7 @@ async def record(
     for attempted in counted:
         row = held[attempted.claimed.subscription_id]
         if row.id not in changes:
-            changes[row.id] = _Change(
-                machine.health_of(json.loads(row.health)), row.status, row.url
-            )
+            changes[row.id] = _Change(machine.health_of(row.health), row.status, row.url)
         changes[row.id].fold(attempted, patience)
     await _change_endpoints(connection, changes, now)
     for name, change in changes.items():

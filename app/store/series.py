@@ -26,7 +26,10 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class SeriesState(NamedTuple):
-    """Where a series stands: its newest sample and, packed, the last 32 of them."""
+    """Where a series stands: its newest sample and, packed, the last 32 of them.
+
+    ``has_findings`` says whether anything is remembered of it, as of when it was read.
+    """
 
     series: SeriesId
     version: int = 0
@@ -34,6 +37,7 @@ class SeriesState(NamedTuple):
     last_value: float | None = None
     observations: int = 0
     ring: bytes = b""
+    has_findings: bool = True
 
     def samples(self) -> list[Sample]:
         """The newest samples, at most 32, oldest first."""
@@ -191,8 +195,9 @@ async def lock(connection: Connection, lanes: Collection[int]) -> None:
 async def states(connection: Connection, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
     """The states of series, by the primary key. Call with their lanes locked to change them."""
     rows = await driver(connection).fetch(
-        "SELECT series_id, version, last_observed_at, last_value, observations, ring "
-        "FROM series_state WHERE series_id = ANY($1::bigint[])",
+        "SELECT series_id, version, last_observed_at, last_value, observations, ring, "
+        "EXISTS (SELECT FROM findings AS f WHERE f.series_id = s.series_id) "
+        "FROM series_state AS s WHERE series_id = ANY($1::bigint[])",
         ids,
     )
     return {row[0]: SeriesState(*row) for row in rows}

@@ -11,7 +11,17 @@ import pytest
 from sqlalchemy import text
 
 from app import store
-from app.database import Database, DatabaseAway, SchemaBehind, ValueRefused, driver, head_revision
+from app.database import (
+    Connection,
+    Database,
+    DatabaseAway,
+    SchemaBehind,
+    ValueRefused,
+    driver,
+    fetch,
+    fill,
+    head_revision,
+)
 from tests.app import queue_laws
 
 
@@ -198,11 +208,60 @@ async def test_a_killed_connection_is_away_once_and_then_replaced(database: Data
     assert await database.is_ready()
 
 
-async def test_a_host_that_turned_read_only_is_away(database: Database) -> None:
+@pytest.mark.parametrize("way", ["by SQLAlchemy", "by the driver"])
+async def test_a_host_that_turned_read_only_is_away_and_none_of_its_connections_is_used_again(
+    database: Database, way: str
+) -> None:
+    async with database.begin() as first, database.begin() as second:
+        old = {await _backend(first), await _backend(second)}
+    refused = "CREATE TABLE refused (n int)"
     with pytest.raises(DatabaseAway):
         async with database.begin() as connection:
             await connection.execute(text("SET TRANSACTION READ ONLY"))
-            await connection.execute(text("CREATE TABLE refused (n int)"))
+            if way == "by SQLAlchemy":
+                await connection.execute(text(refused))
+            else:
+                await fetch(connection, refused)
+    async with database.begin() as first, database.begin() as second:
+        assert not old & {await _backend(first), await _backend(second)}
+
+
+async def _backend(connection: Connection) -> int:
+    return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+async def test_a_hot_statement_gives_the_same_first_and_later_in_a_transaction(
+    database: Database,
+) -> None:
+    sql = (
+        "SELECT CAST(:name AS text) || ':' || :name AS said, CAST(CAST(:doc AS text) AS jsonb) AS doc, "
+        "1::bigint AS one, :most > 2 AS more FROM generate_series(1, 2)"
+    )
+    asked = {"name": "neon", "doc": '{"a": [1, null]}', "most": 3}
+    async with database.begin() as connection:
+        first = await fetch(connection, sql, asked)
+        later = await fetch(connection, sql, asked)
+    for rows in (first, later):
+        assert [(r.said, r.doc, r.one, r.more) for r in rows] == [
+            ("neon:neon", {"a": [1, None]}, 1, True)
+        ] * 2
+        with pytest.raises(AttributeError):
+            rows[0].nothing  # noqa: B018 - to ask is what is tested
+
+
+async def test_hot_statements_without_rows_are_the_transactions(database: Database) -> None:
+    change = "UPDATE lanes SET lane = lane WHERE lane = :lane"
+    more = "INSERT INTO lanes (lane) VALUES (:lane)"
+    with pytest.raises(RuntimeError, match="no more"):
+        async with database.begin() as connection:
+            assert not await fetch(connection, change, {"lane": 1})
+            assert not await fetch(connection, change, {"lane": 1})
+            await fill(connection, more, [{"lane": 1_001}, {"lane": 1_002}])
+            raise RuntimeError("no more")
+    async with database.begin() as connection:
+        with pytest.raises(AssertionError):
+            await fill(connection, more, [{"lane": 1_001}])
+        assert not await fetch(connection, "SELECT lane FROM lanes WHERE lane > 1000")
 
 
 async def test_a_fault_of_ours_is_not_called_away(database: Database) -> None:
