@@ -69,7 +69,7 @@ def _is_overtaken(track: Track) -> bool:
         return False
     fresh = [_place(r) for r in track.fresh_reports]
     standing = {_place(r) for r in track.reports}.difference(fresh)
-    return bool(fresh and standing) and min(fresh) < max(standing)
+    return bool(standing) and min(fresh) < max(standing)
 
 
 def _place(report: Report) -> tuple[datetime, PartnerId]:

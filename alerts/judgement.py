@@ -185,7 +185,7 @@ class Bench:
                 return
         before = track.findings.get((profile.id, rule.id), QUIET) if track.findings else QUIET
         after = self._next(track, asked, before, window)
-        if after is QUIET or (after.is_quiet and before.is_quiet):
+        if after is QUIET or (after.is_quiet and before.is_quiet):  # QUIET itself only if it was.
             return
         cause = Cause(
             Occasion.observation, window[-1].at, evidence_of(track, profile, rule, after), before

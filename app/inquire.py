@@ -144,7 +144,7 @@ async def evidence_of(
 
     None where the rule is in use no more. One query where there are events.
     """
-    events = {s.kept.key[0] for s in shown if policy.is_event(s.key)}
+    events = {s.kept.key[0] for s in shown if policy.brief(s.key).is_event}
     reports = await store.signals.reports(connection, events) if events else {}
     found: list[Evidence | None] = []
     for one in shown:
@@ -174,7 +174,7 @@ def unasked(policy: Policy, rows: Sequence[SeriesRow]) -> list[Unasked]:
         for row in rows
         if not policy.brief(row.key).questions
         and not policy.brief(row.key).joint
-        and (row.key.indicator in policy.catalogue.indicators or policy.is_event(row.key))
+        and (row.key.indicator in policy.catalogue.indicators or policy.brief(row.key).is_event)
     ]
 
 
@@ -209,7 +209,7 @@ async def _known(connection: Connection, policy: Policy, rows: Sequence[SeriesRo
     ids = await store.series.ids_of(connection, subjects) if subjects else {}
     asked = {row.id for row in rows} | set(ids.values())
     shown = await store.finding_log.of_series(connection, asked)
-    events = {row.id for row in rows if policy.is_event(row.key)}
+    events = {row.id for row in rows if policy.brief(row.key).is_event}
     reports = await store.signals.reports(connection, events) if events else {}
     known = _Known({s.kept.key: s for s in shown}, reports, subjects=ids)
     measured = [

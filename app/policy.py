@@ -115,10 +115,6 @@ class Policy:
             return self._rules.keys()
         return {(s.mechanism, s.rule) for s in found}
 
-    def is_event(self, key: SeriesKey) -> bool:
-        """Whether a series is made of reports of an event."""
-        return key.indicator in self.catalogue.events
-
     def _look_up(self, key: SeriesKey) -> Brief:
         questions = tuple(
             (p, r)
@@ -137,7 +133,7 @@ class Policy:
             joint=joint,
             scopes=frozenset(p.scope_of(key) for p, _ in questions),
             unit=indicator.unit if indicator else "",
-            is_event=self.is_event(key),
+            is_event=key.indicator in self.catalogue.events,
             reach=Reach(
                 max((r.span for r in reaches), default=timedelta(0)),
                 max((r.observations for r in reaches), default=0),

@@ -85,9 +85,8 @@ def compare(
     Numbers that overflowed on the way make it undefined.
     """
     isfinite = math.isfinite
-    if not (isfinite(compared) and isfinite(tested.value) and isfinite(baseline or 0.0)):
-        return undefined(bands, tested, BEYOND)
-    if measures and not all(map(_is_finite, measures)):
+    are_finite = isfinite(compared) and isfinite(tested.value) and isfinite(baseline or 0.0)
+    if not are_finite or not all(map(_is_finite, measures)):
         return undefined(bands, tested, BEYOND)
     sign = direction.sign
     harm = sign * compared
@@ -120,6 +119,4 @@ def _is_finite(measure: Measure) -> bool:
 
 
 def _severities(bands: Sequence[Band]) -> tuple[Severity, ...]:
-    if len(bands) == 1:
-        return (bands[0].severity,)
     return tuple(sorted(b.severity for b in bands))

@@ -19,6 +19,6 @@ def routes() -> list[BaseRoute]:
     then in the order of their names.
     """
     names = sorted(found.name for found in pkgutil.iter_modules(__path__))
-    names.sort(key=_BUSIEST.__ne__)
+    names.sort(key=lambda name: name != _BUSIEST)
     doors = [getattr(import_module(f"{__name__}.{name}"), "router", None) for name in names]
     return [route for door in doors if isinstance(door, APIRouter) for route in door.routes]

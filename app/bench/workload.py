@@ -17,7 +17,7 @@ PROFILES = Path(__file__).parent / "profiles"
 """Two rules for each of the series: a threshold, and a change against the median."""
 
 SECTOR = "medical_devices"
-# Asked by no shipped rule, so that each signal is judged by the two of the bench.
+# The indicators that report; asked by no shipped rule, so that each signal is judged by the bench's two.
 UNITS = {
     "supply_interruption": "days",
     "notified_body_capacity": "days",

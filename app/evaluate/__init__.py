@@ -64,8 +64,8 @@ async def evaluate_series(
         # Joint rules read what others may be writing: one transaction at a time for each scope.
         await store.series.lock(connection, [store.series.lane_of_scope(s) for s in about_joint])
         locked = about_joint
-    told = [m.series for m in asked if m.state.has_findings]
-    kept = await store.findings.of_series(connection, told) if told else []
+    with_findings = [m.series for m in asked if m.state.has_findings]
+    kept = await store.findings.of_series(connection, with_findings) if with_findings else []
     on_file, ended = await loading.standing(connection, scopes)
     dockets = await loading.dockets(connection, policy, on_file, now)
     questions = [question for found in together.values() for question in found]
@@ -133,7 +133,7 @@ async def _judge_again(
     members = (await loading.members(connection, policy, [scope])).get(scope, [])
     ids = [m.series for m in members]
     kept = loading.by_series(await store.findings.of_series(connection, ids))
-    events = {m.series for m in members if policy.is_event(m.key)}
+    events = {m.series for m in members if policy.brief(m.key).is_event}
     reports = await store.signals.reports(connection, events) if events else {}
     measured = [(s, store.signals.BEGINNING) for s in ids if s not in events]
     histories = await store.signals.windows(connection, measured) if measured else {}
@@ -272,7 +272,7 @@ async def _unheard(connection: Connection, policy: Policy, now: datetime) -> lis
                     findings=loading.told(policy, found),
                 )
             )
-    events = {t.series for t in tracks if policy.is_event(t.key)}
+    events = {t.series for t in tracks if policy.brief(t.key).is_event}
     reports = await store.signals.reports(connection, events) if events else {}
     for track in tracks:
         track.reports = reports.get(track.series, [])

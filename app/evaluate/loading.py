@@ -90,7 +90,7 @@ async def dockets(
         return found
     feeding = [(scope, k) for scope, one in filed.items() for k in one.findings]
     keys = await store.series.keys_of(connection, {k.key[0] for _, k in feeding})
-    events = {s for s, key in keys.items() if policy.is_event(key)}
+    events = {s for s, key in keys.items() if policy.brief(key).is_event}
     reports = await store.signals.reports(connection, events) if events else {}
     for scope, kept in feeding:
         series, mechanism, rule_id = kept.key
@@ -254,7 +254,9 @@ async def siblings(
         for m in others.values()
     ]
     wanting = [
-        t for t in beside if looks_back(policy.brief(t.key).reach) and not policy.is_event(t.key)
+        t
+        for t in beside
+        if looks_back(policy.brief(t.key).reach) and not policy.brief(t.key).is_event
     ]
     states = await store.series.states(connection, [t.series for t in wanting]) if wanting else {}
     missing: list[tuple[Track, datetime]] = []

@@ -70,7 +70,7 @@ async def _write_alerts(
         connection, alerts=len(opened), transitions=len(outcome.published)
     )
     numbered = iter(zip(alert_ids, refs, beyond, strict=True))
-    listeners = await store.subscriptions.listening(connection)
+    listeners = await store.subscriptions.listening(connection) if outcome.published else ()
     # By alert: a scope may resolve one that was told and open one beyond the limit, or the reverse.
     standing = {
         scope: (kept.id, kept.alert.ref, kept.alert.is_folded) for scope, kept in on_file.items()

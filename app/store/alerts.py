@@ -154,15 +154,22 @@ async def take_numbers(connection: Connection, prefix: str, year: int, count: in
 async def take_ids(
     connection: Connection, *, alerts: int, transitions: int
 ) -> tuple[list[int], list[int]]:
-    """So many row ids for alerts and for transitions, so that rows can name each other before writing."""
+    """So many row ids for alerts and for transitions, so that rows can name each other before writing.
+
+    One query; none where none are wanted.
+    """
+    if not (alerts or transitions):
+        return [], []
     counts = {"alerts": alerts, "transitions": transitions}
-    taken = ", ".join(
-        f"ARRAY(SELECT nextval(pg_get_serial_sequence('{table}', 'id')) "
-        f"FROM generate_series(1, CAST(:{table} AS integer)))"
-        for table in counts
-    )
-    ((of_alerts, of_transitions),) = await fetch(connection, f"SELECT {taken}", counts)
+    ((of_alerts, of_transitions),) = await fetch(connection, _TAKE_IDS, counts)
     return sorted(of_alerts), sorted(of_transitions)
+
+
+_TAKE_IDS = "SELECT " + ", ".join(
+    f"ARRAY(SELECT nextval(pg_get_serial_sequence('{table}', 'id')) "
+    f"FROM generate_series(1, CAST(:{table} AS integer)))"
+    for table in ("alerts", "transitions")
+)
 
 
 async def keep(connection: Connection, new: Sequence[Kept], changed: Sequence[Kept]) -> None:

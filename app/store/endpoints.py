@@ -15,7 +15,7 @@ from alerts.payloads import VERIFY
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
 from app.database import Connection, fetch
-from app.store.subscriptions import wishes_of
+from app.store.subscriptions import filter_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
 _NEXT = f"""
@@ -94,12 +94,12 @@ async def neighbours(connection: Connection, ids: Collection[SubscriptionId]) ->
     """The active endpoints of the owners of these, themselves included."""
     rows = await fetch(
         connection,
-        "SELECT id, partner_id, CAST(filter AS text) AS filter FROM subscriptions WHERE status = 'active' "
+        "SELECT id, partner_id, filter FROM subscriptions WHERE status = 'active' "
         "AND partner_id IN (SELECT partner_id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])))",
         {"ids": list(ids)},
     )
     return [
-        Neighbour(SubscriptionId(row.id), PartnerId(row.partner_id), wishes_of(row.filter))
+        Neighbour(SubscriptionId(row.id), PartnerId(row.partner_id), filter_of(row.filter))
         for row in rows
     ]
 

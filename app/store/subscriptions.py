@@ -83,11 +83,11 @@ async def listening(connection: Connection) -> tuple[Listener, ...]:
         "SELECT id, CAST(filter AS text) AS filter FROM subscriptions "
         "WHERE status <> 'removed' AND owed_since IS NOT NULL",
     )
-    return tuple(Listener(SubscriptionId(row.id), wishes_of(row.filter)) for row in rows)
+    return tuple(Listener(SubscriptionId(row.id), _wishes(row.filter)) for row in rows)
 
 
 @lru_cache(maxsize=100_000)
-def wishes_of(said: str) -> Filter:
+def _wishes(said: str) -> Filter:
     """A filter as it is stored; asked again and again, for every change of every alert."""
     return filter_of(json.loads(said))
 
