@@ -215,6 +215,16 @@ class Database:
         )
 
     async def _connect(self, server_settings: dict[str, str]) -> asyncpg.Connection[asyncpg.Record]:
+        connection = await self._open(server_settings)
+        if "plan_cache_mode" in server_settings:
+            try:
+                await _plan_as_citus_can(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
+
+    async def _open(self, server_settings: dict[str, str]) -> asyncpg.Connection[asyncpg.Record]:
         several = "," in urlsplit(self._url).netloc or "," in "".join(
             parse_qs(urlsplit(self._url).query).get("host", ())
         )
@@ -251,6 +261,14 @@ class Database:
             raise DatabaseAway(_sentence(error)) from error
         finally:
             connection.terminate()
+
+
+async def _plan_as_citus_can(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Has plans made anew where tables are spread over machines: which of them to ask depends on the
+    parameters, so Citus refuses a plan that is made without them.
+    """
+    if await connection.fetchval("SELECT true FROM pg_extension WHERE extname = 'citus'"):
+        await connection.execute("SET plan_cache_mode = auto")
 
 
 @functools.lru_cache(maxsize=1_024)

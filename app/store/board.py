@@ -7,7 +7,7 @@ never weigh on a sector.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -162,7 +162,7 @@ class Board:
 
 
 async def read(connection: Connection, catalogue: Catalogue, now: datetime) -> Board:
-    """The whole board. Ten queries, each by an index or over one narrow row a series."""
+    """The whole board. Eleven queries, each by an index or over one narrow row a series."""
     alerts = await open_alerts(connection)
     changes = await newest_changes(connection, CHANGES_READ)
     counts = await _feed_counts(connection, catalogue, now)
@@ -340,22 +340,42 @@ async def _feeds(connection: Connection, catalogue: Catalogue, now: datetime) ->
     """Feeds in order of lateness against their own pace, at most ``FEEDS_SHOWN``."""
     rows = await connection.execute(
         text(
-            "SELECT series_id, sector, indicator, good, place, exercise, late, last_observed_at, "
-            "last_received_at, last_value, every_days, "
-            "(SELECT coalesce(string_agg(DISTINCT p.name, ', '), '') FROM signals AS g "
-            "JOIN partners AS p ON p.id = g.partner_id "
-            "WHERE g.series_id = feed.series_id AND g.observed_at = feed.last_observed_at) "
-            f"FROM (SELECT s.*, st.*, every_days, {_LATENESS} AS late FROM ("
-            "SELECT series_id, sector, indicator, good, place, exercise FROM series) AS s "
-            "JOIN (SELECT series_id AS id, last_observed_at, last_received_at, last_value "
-            f"FROM series_state) AS st ON st.id = s.series_id JOIN {_CADENCE} USING (indicator) "
+            "SELECT series_id, sector, indicator, good, place, exercise, "
+            f"{_LATENESS} AS late, last_observed_at, last_received_at, last_value, every_days "
+            "FROM series JOIN series_state USING (series_id) "
+            f"JOIN {_CADENCE} USING (indicator) "
             "WHERE exercise = '' AND last_received_at IS NOT NULL "
-            "AND last_observed_at IS NOT NULL "
-            "ORDER BY late DESC, series_id LIMIT :most) AS feed ORDER BY late DESC, series_id"
+            "AND last_observed_at IS NOT NULL ORDER BY late DESC, series_id LIMIT :most"
         ),
         {**_pace(catalogue, now), "most": FEEDS_SHOWN},
     )
-    return [Feed(SeriesId(r[0]), SeriesKey(*r[1:6]), freshness(float(r[6])), *r[7:]) for r in rows]
+    found = rows.all()
+    names = await _reporters(connection, {SeriesId(r[0]): r[7] for r in found})
+    return [
+        Feed(
+            SeriesId(r[0]),
+            SeriesKey(*r[1:6]),
+            freshness(float(r[6])),
+            *(*r[7:], names[SeriesId(r[0])]),
+        )
+        for r in found
+    ]
+
+
+async def _reporters(
+    connection: Connection, newest: Mapping[SeriesId, datetime]
+) -> dict[SeriesId, str]:
+    """The partners who reported these observations, by series. One query, by primary key."""
+    rows = await connection.execute(
+        text(
+            "SELECT series_id, string_agg(DISTINCT name, ', ') FROM signals "
+            "JOIN unnest(CAST(:series AS bigint[]), CAST(:at AS timestamptz[])) "
+            "AS newest (series_id, observed_at) USING (series_id, observed_at) "
+            "JOIN partners ON partners.id = partner_id GROUP BY series_id"
+        ),
+        {"series": list(newest), "at": list(newest.values())},
+    )
+    return dict.fromkeys(newest, "") | {SeriesId(series): names for series, names in rows}
 
 
 def freshness(lateness: float) -> Freshness:

@@ -42,7 +42,7 @@ async def _stands_or_cannot(
     found = await connection.execute(
         sa.text(
             "SELECT to_regclass(:name) IS NOT NULL OR EXISTS ("
-            "SELECT FROM signals_default WHERE observed_at >= :start AND observed_at < :end)"
+            "SELECT 1 FROM signals_default WHERE observed_at >= :start AND observed_at < :end)"
         ),
         {"name": name, "start": start, "end": end},
     )

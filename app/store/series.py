@@ -196,7 +196,7 @@ async def states(connection: Connection, ids: Sequence[SeriesId]) -> dict[Series
     """The states of series, by the primary key. Call with their lanes locked to change them."""
     rows = await driver(connection).fetch(
         "SELECT series_id, version, last_observed_at, last_value, observations, ring, "
-        "EXISTS (SELECT FROM findings AS f WHERE f.series_id = s.series_id) "
+        "EXISTS (SELECT 1 FROM findings AS f WHERE f.series_id = s.series_id) "
         "FROM series_state AS s WHERE series_id = ANY($1::bigint[])",
         ids,
     )

@@ -111,17 +111,18 @@ async def instants_back(
     """For each (series, instant, count) the instant of the ``count``-th sample before that one;
     the beginning where there are fewer.
 
-    One query; for each a backward scan of the primary key that stops there.
+    One query; for each a backward scan of the primary key that stops there. By way of the state, which
+    each of them has: where tables are spread over machines, a row goes where its series is.
     """
     rows = await driver(connection).fetch(
-        "SELECT back.observed_at FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) "
-        "WITH ORDINALITY AS wanted (series_id, before, count, place) LEFT JOIN LATERAL ("
-        "SELECT observed_at FROM (SELECT DISTINCT ON (s.observed_at, s.partner_id) "
+        "SELECT (SELECT observed_at FROM (SELECT DISTINCT ON (s.observed_at, s.partner_id) "
         "s.observed_at, s.value FROM signals AS s "
-        "WHERE s.series_id = wanted.series_id AND s.observed_at < wanted.before "
+        "WHERE s.series_id = state.series_id AND s.observed_at < wanted.before "
         "ORDER BY s.observed_at DESC, s.partner_id DESC, s.revision DESC) AS newest "
         "WHERE value IS NOT NULL GROUP BY observed_at ORDER BY observed_at DESC "
-        "LIMIT 1 OFFSET wanted.count - 1) AS back ON true ORDER BY place",
+        "LIMIT 1 OFFSET wanted.count - 1) FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[]) "
+        "WITH ORDINALITY AS wanted (series_id, before, count, place) "
+        "JOIN series_state AS state USING (series_id) ORDER BY place",
         *zip(*wanted, strict=True),
     )
     return [row[0] or BEGINNING for row in rows]
