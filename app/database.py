@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 Connection = AsyncConnection
+Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _MIGRATION_LOCK = 4_706_301_218_001
 _CONNECT_SECONDS = 5.0
@@ -90,6 +91,7 @@ class Database:
         self._engine = self._make_engine(pool_size, {})
         self._ingest_engine = self._make_engine(ingest_lanes, _PLANNED_ONCE)
         self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE | _NEVER_IDLE)
+        self._swift: list[Driver] = []
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
@@ -106,6 +108,32 @@ class Database:
         """As ``begin``, on the connections that are kept for ingest."""
         async with _transaction(self._ingest_engine) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def swift(self) -> AsyncIterator[Driver]:
+        """As ``ingest``, on a connection of the driver's: for transactions of very few statements, where
+        SQLAlchemy's beginning and end would cost as much as all of them. There are as many of these
+        connections as there were ever wanted at the same time.
+        """
+        try:
+            raw = self._swift.pop() if self._swift else await self._connect(_PLANNED_ONCE)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DatabaseAway(_sentence(error)) from error
+        whole = False
+        try:
+            await raw.execute("BEGIN")
+            yield raw
+            await raw.execute("COMMIT")
+            whole = True
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+            if _sqlstate(error) == _READ_ONLY:
+                self._drop_swift()
+            _raise_as_ours(error)
+        finally:
+            if whole:
+                self._swift.append(raw)
+            else:
+                raw.terminate()  # It may be in the middle of anything; PostgreSQL rolls back.
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[Connection]:
@@ -150,6 +178,11 @@ class Database:
         await self._engine.dispose()
         await self._ingest_engine.dispose()
         await self._queue_engine.dispose()
+        self._drop_swift()
+
+    def _drop_swift(self) -> None:
+        while self._swift:
+            self._swift.pop().terminate()
 
     async def migrate(self, revision: str = "head") -> None:
         """Brings the schema up to ``revision``, in one transaction; two at once wait for each other."""
@@ -334,7 +367,7 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 
 
-def driver(connection: Connection) -> asyncpg.Connection[asyncpg.Record]:
+def driver(connection: Connection) -> Driver:
     """The driver's connection inside the transaction of ``connection``, for the hot statements.
 
     SQLAlchemy begins its transaction with its first statement, so that one must have run.
@@ -342,7 +375,7 @@ def driver(connection: Connection) -> asyncpg.Connection[asyncpg.Record]:
     # What `get_raw_connection` gives, which goes to fetch it in a greenlet.
     assert connection.sync_connection is not None, "The connection was not opened."
     raw = connection.sync_connection.connection.driver_connection
-    return cast("asyncpg.Connection[asyncpg.Record]", raw)
+    return cast("Driver", raw)
 
 
 def head_revision() -> str:
@@ -384,13 +417,18 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
         if _sqlstate(_cause(error)) == _READ_ONLY:
             await connection.invalidate()
             await engine.dispose()  # It was demoted: all connections to it are of no use any more.
-        if _passes(error):
-            raise DatabaseAway(_sentence(error)) from error
-        if _is_unholdable(error):
-            raise ValueRefused from error
-        raise
+        _raise_as_ours(error)
     finally:
         await connection.close()
+
+
+def _raise_as_ours(error: BaseException) -> NoReturn:
+    """Raises what the database said as callers know it, or as it is."""
+    if _passes(error):
+        raise DatabaseAway(_sentence(error)) from error
+    if _is_unholdable(error):
+        raise ValueRefused from error
+    raise error
 
 
 def _passes(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from alerts import detectors
 from alerts.catalogue import Catalogue, Event, Indicator
 from alerts.detectors.joint import joint_questions
 from alerts.detectors.reading import Reach
+from alerts.detectors.screens import Screen, screen_of
 from alerts.mechanisms import Profile, Scope
 from alerts.rules import Rule
 from alerts.signals import SeriesId, SeriesKey
@@ -37,6 +38,8 @@ class Brief:
         breaks: when what it means changed, as any profile that asks it declares.
         lateness: how late a value of it may be and still be judged; None: however late.
         trusts: whether a rule asks who says what.
+        screens: one for each question, where a look at them says enough of a series of which nothing is
+            remembered: no rule of it hangs on other series, on reporters or on breaks; else None.
     """
 
     questions: tuple[Question, ...]
@@ -48,6 +51,7 @@ class Brief:
     breaks: tuple[datetime, ...]
     lateness: timedelta | None
     trusts: bool
+    screens: tuple[Screen, ...] | None
 
 
 @dataclass(slots=True)
@@ -65,10 +69,12 @@ class Policy:
     vetted: dict[tuple[SeriesKey, bool], Indicator | Event] = field(default_factory=dict)
     _briefs: dict[SeriesKey, Brief] = field(default_factory=dict)
     _rules: dict[tuple[str, str], Rule] = field(default_factory=dict)
+    _screens: dict[tuple[str, str], Screen | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Indexes the rules by mechanism and id."""
         self._rules = {(p.id, r.id): r for p in self.profiles.values() for r in p.rules}
+        self._screens = {name: screen_of(rule) for name, rule in self._rules.items()}
 
     def renew(self, profiles: Mapping[str, Profile], shelves: Sequence[Shelf]) -> None:
         """Swaps what is in use, in place; everyone who holds the policy asks the new rules next.
@@ -128,17 +134,28 @@ class Policy:
         indicator = self.catalogue.indicators.get(key.indicator)
         allowed = [p.allowed_lateness for p, _ in questions]
         days = [a.days for a in allowed if a is not None]
+        is_event = key.indicator in self.catalogue.events
+        breaks = tuple(sorted({at for p, _ in questions for at in p.breaks_of(key)}))
+        screens = [self._screens[p.id, r.id] for p, r in questions]
+        alone = not (is_event or joint or breaks)
         return Brief(
             questions=questions,
             joint=joint,
             scopes=frozenset(p.scope_of(key) for p, _ in questions),
             unit=indicator.unit if indicator else "",
-            is_event=key.indicator in self.catalogue.events,
+            is_event=is_event,
             reach=Reach(
                 max((r.span for r in reaches), default=timedelta(0)),
                 max((r.observations for r in reaches), default=0),
             ),
-            breaks=tuple(sorted({at for p, _ in questions for at in p.breaks_of(key)})),
+            breaks=breaks,
             lateness=timedelta(days=max(days)) if days and len(days) == len(allowed) else None,
             trusts=any(rule.trust is not None for _, rule in questions),
+            screens=_all_of(screens) if alone else None,
         )
+
+
+def _all_of(screens: Sequence[Screen | None]) -> tuple[Screen, ...] | None:
+    """The screens, or None where one is missing."""
+    found = tuple(s for s in screens if s is not None)
+    return found if len(found) == len(screens) else None

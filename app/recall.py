@@ -6,32 +6,119 @@ with, and only after its transaction has committed. What is missing is read from
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from alerts.detectors.agreement import Views
+from alerts.detectors.screens import Screen
 from alerts.signals import Sample, SeriesId
+from app.store.series import microseconds, samples_of
 
-SAMPLES_REMEMBERED = 1_000_000
-"""So many samples are kept in memory, of the series that reported last: about 150 MB."""
+SAMPLES_REMEMBERED = 2_000_000
+"""So many samples are kept in memory, of the series that reported last: 16 bytes each, 32 MB."""
+
+_SERIES_COSTS = 30
+"""What remembering a series takes besides, in samples."""
+
+_TRIM = 64
+"""So many samples more than are needed are dropped together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A scope with no open alert, as of a version of its lane; until when the last one was open."""
+
+    lane: int
+    version: int
+    ended: int | None
+
+
+@dataclass(slots=True)
+class Calm:
+    """What lets a series be judged by a look: of it no finding is remembered, and no alert is open.
+
+    ``span``, in microseconds, and ``count`` of samples are how far back is looked; ``last`` is the
+    newest instant of which anything is stored; ``most`` so many samples are held before some are dropped.
+    """
+
+    screens: Sequence[Screen]
+    grounds: Collection[Ground]
+    span: int
+    count: int
+    last: int
+    observations: int
+    most: int = 0
 
 
 @dataclass(slots=True)
 class Remembered:
     """The newest samples of a series, oldest first, and what detectors made of them.
 
-    ``version`` is that of the series' state, ``edition`` that of the rules.
+    ``version`` is that of the series' state, ``edition`` that of the rules. ``instants`` are in
+    microseconds since 1970. ``calm`` is None where a look does not do.
     """
 
     version: int
     edition: int
-    samples: list[Sample]
+    instants: array[int]
+    values: array[float]
     views: dict[tuple[str, str], Views] = field(default_factory=dict)
+    calm: Calm | None = None
+
+    @classmethod
+    def of(cls, version: int, edition: int, samples: Sequence[Sample]) -> Remembered:
+        """Remembers these samples."""
+        instants = array("q", [microseconds(s.at) for s in samples])
+        return cls(version, edition, instants, array("d", [s.value for s in samples]))
+
+    def samples(self) -> list[Sample]:
+        """The samples, oldest first."""
+        return samples_of(self.instants, self.values)
+
+    def takes(self, at: int, value: float) -> bool:
+        """Appends a sample if it is newer than all there is of the series, and surely calm.
+
+        When it is not, nothing here is to be used any more.
+        """
+        calm, instants, values = self.calm, self.instants, self.values
+        assert calm is not None
+        held = len(instants)
+        if at <= calm.last:
+            return False
+        if held < calm.observations and (  # It has more than is held here.
+            held < calm.count or (calm.span and (not held or instants[0] > at - calm.span))
+        ):
+            return False
+        for ground in calm.grounds:
+            if ground.ended is not None and at <= ground.ended:
+                return False
+        instants.append(at)
+        values.append(value)
+        for screen in calm.screens:
+            if not screen(instants, values):
+                return False
+        calm.last = at
+        calm.observations += 1
+        if held >= calm.most:
+            self._trim(calm)
+        return True
+
+    def _trim(self, calm: Calm) -> None:
+        """Drops what no look will reach any more."""
+        instants, values = self.instants, self.values
+        begin = len(instants) - 1 - calm.count
+        if calm.span:
+            begin = min(begin, bisect_right(instants, instants[-1] - calm.span) - 1)
+        if begin > 0:
+            del instants[:begin], values[:begin]
+        calm.most = len(instants) + _TRIM
 
 
 class Recall:
-    """The windows of the series that reported last. One transaction at a time holds a series."""
+    """The series that reported last. One transaction at a time holds a series."""
 
     def __init__(self, most_samples: int = SAMPLES_REMEMBERED) -> None:
         self._most = most_samples
@@ -41,11 +128,15 @@ class Recall:
 
     def take(self, series: SeriesId, version: int) -> Remembered | None:
         """What is remembered of a series at that version of its state; it is forgotten here."""
-        found = self._kept.pop(series, None)
-        if found is None:
+        found = self._pop(series)
+        return found if found is not None and found.version == version else None
+
+    def take_calm(self, series: SeriesId, edition: int) -> Remembered | None:
+        """What is remembered of a series that a look does for; it is forgotten here."""
+        found = self._pop(series)
+        if found is None or found.calm is None or found.edition != edition:
             return None
-        self._held -= len(found.samples)
-        return found if found.version == version else None
+        return found
 
     def put(self, series: SeriesId, remembered: Remembered) -> None:
         """Remembers a series, should the transaction commit."""
@@ -53,16 +144,27 @@ class Recall:
 
     def committed(self, touched: Iterable[SeriesId]) -> None:
         """What was put about these series is true now."""
+        unsure, kept = self._unsure, self._kept
         for series in touched:
-            remembered = self._unsure.pop(series, None)
+            remembered = unsure.pop(series, None)
             if remembered is not None:
-                self._kept[series] = remembered
-                self._held += len(remembered.samples)
+                kept[series] = remembered
+                self._held += len(remembered.instants) + _SERIES_COSTS
         while self._held > self._most:
-            _, oldest = self._kept.popitem(last=False)
-            self._held -= len(oldest.samples)
+            self._pop(next(iter(kept)))
 
     def forgotten(self, touched: Iterable[SeriesId]) -> None:
         """What was put about these series never came true."""
         for series in touched:
             self._unsure.pop(series, None)
+
+    def forget(self) -> None:
+        """Forgets everything that has committed: the database may be another one than it was."""
+        self._kept.clear()
+        self._held = 0
+
+    def _pop(self, series: SeriesId) -> Remembered | None:
+        found = self._kept.pop(series, None)
+        if found is not None:
+            self._held -= len(found.instants) + _SERIES_COSTS
+        return found

@@ -54,7 +54,12 @@ keys = Table(
     Index("keys_partner_id", "partner_id"),
 )
 
-lanes = Table("lanes", metadata, Column("lane", Integer, primary_key=True, autoincrement=False))
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("lane", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False, server_default=text("0")),
+)
 
 series = Table(
     "series",

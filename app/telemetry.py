@@ -41,6 +41,11 @@ signals = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+signals_at_a_glance = Counter(
+    "forewarn_signals_at_a_glance",
+    "Signals accepted that were so surely calm that nothing had to be read for them.",
+    registry=REGISTRY,
+)
 ingest_seconds = Histogram(
     "forewarn_ingest_transaction_seconds",
     "Time of one ingest transaction, from its first lock to its commit.",

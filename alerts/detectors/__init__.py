@@ -9,6 +9,7 @@ A reading that cannot be made says why (``undefined``); it is never "ok" and nev
     agreement   self-calibrated agreement of several views
     joint       several series, or other findings, of one subject
     events      reports of events and their corroboration
+    screens     whether a sample is surely calm, on bare numbers
 """
 
 from __future__ import annotations

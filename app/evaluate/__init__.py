@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from alerts import hindsight, judgement, overflow
+from alerts.detectors.screens import Screen
 from alerts.findings import Finding
 from alerts.hindsight import Horizon
 from alerts.lifecycle import Alert
@@ -18,8 +19,8 @@ from app.database import Connection, Database
 from app.evaluate import loading, writing
 from app.evaluate.loading import Movement, OnFile
 from app.evaluate.writing import Evaluation
-from app.policy import Policy
-from app.recall import Recall, Remembered
+from app.policy import Brief, Policy
+from app.recall import Calm, Ground, Recall, Remembered
 
 
 class ScopesNeeded(Exception):
@@ -36,12 +37,14 @@ async def evaluate_series(
     movements: Sequence[Movement],
     now: datetime,
     recall: Recall,
+    versions: Sequence[int],
     locked: Collection[Scope] = (),
 ) -> Evaluation:
     """Judges what moved and writes down findings, alerts, transitions and what is owed.
 
     The lanes of the series must be locked and the signals stored. Lanes of scopes are locked
-    here, after looking; ``locked`` names those that already are. Does not commit.
+    here, after looking; ``locked`` names those that already are. ``versions`` are those of the scopes'
+    lanes, read before. Does not commit.
 
     Raises:
         ScopesNeeded: another transaction moved an alert in between; roll back and call again.
@@ -96,7 +99,11 @@ async def evaluate_series(
         if any(seen.get(s) != on_file.get(s) for s in unlocked):
             raise ScopesNeeded(scopes)
     late = {t.series for t in ahead for p, _ in t.questions if p.scope_of(t.key) in again}
-    _remember(policy, recall, asked, [t for t in ahead if t.series not in late], dockets)
+    restless = outcome.touched.union(on_file)
+    grounds = {s: _ground(s, versions, ended) for s in scopes if s not in restless}
+    noisy = {*with_findings, *(series for series, *_ in outcome.findings)}
+    told = [t for t in ahead if t.series not in late]
+    _remember(policy, recall, asked, told, dockets, grounds, noisy)
     return await writing.write(connection, policy, outcome, on_file, now)
 
 
@@ -162,28 +169,64 @@ async def _judge_again(
     return hindsight.judge_again(profile, scope, tracks, here, docket, policy.catalogue, now, until)
 
 
+def _ground(scope: Scope, versions: Sequence[int], ended: Mapping[Scope, datetime]) -> Ground:
+    """How a scope stands of which no alert is open."""
+    lane = store.series.lane_of_scope(scope) - store.series.SERIES_LANES
+    last = ended.get(scope)
+    return Ground(lane, versions[lane], None if last is None else store.series.microseconds(last))
+
+
 def _remember(
     policy: Policy,
     recall: Recall,
     asked: Sequence[Movement],
     ahead: Sequence[Track],
     dockets: Mapping[Scope, Docket],
+    grounds: Mapping[Scope, Ground],
+    noisy: Collection[SeriesId],
 ) -> None:
     """Keeps windows and detectors' memories of what was judged ahead for the next transaction.
 
-    What the ring of the series' state holds anyway needs no memory here.
+    ``grounds`` are the scopes without an open alert, ``noisy`` the series of which findings are remembered.
     """
-    versions = {m.series: m.state.version + 1 for m in asked}
+    movements = {m.series: m for m in asked}
     for track in ahead:
-        reach = policy.brief(track.key).reach
-        if not track.fresh or not loading.looks_back(reach):
+        if not track.fresh:
             continue
-        samples = [*track.known, *track.fresh]
-        begin = max(0, loading.needed(samples, loading.anchor_of(track, dockets), reach))
-        if track.views or len(samples) - begin > store.series.RING_SAMPLES:
-            version = versions[track.series]
-            remembered = Remembered(version, policy.edition, samples[begin:], track.views)
+        brief, movement = policy.brief(track.key), movements[track.series]
+        calm = None
+        if (
+            brief.screens is not None
+            and track.series not in noisy
+            and grounds.keys() >= brief.scopes
+        ):
+            calm = _calm(brief, brief.screens, movement, [grounds[s] for s in brief.scopes])
+        samples: Sequence[Sample] = track.fresh[-1:]
+        if loading.looks_back(brief.reach):
+            samples = [*track.known, *track.fresh]
+            begin = loading.needed(samples, loading.anchor_of(track, dockets), brief.reach)
+            samples = samples[max(0, begin) :]
+        # What the ring of the series' state holds anyway needs no memory for itself.
+        if calm or track.views or len(samples) > store.series.RING_SAMPLES:
+            version = movement.state.version + 1
+            remembered = Remembered.of(version, policy.edition, samples)
+            remembered.views, remembered.calm = track.views, calm
             recall.put(track.series, remembered)
+
+
+def _calm(
+    brief: Brief, screens: Sequence[Screen], movement: Movement, grounds: Sequence[Ground]
+) -> Calm:
+    assert movement.written_until is not None, "Something was written of it."
+    last = movement.state.last_observed_at
+    return Calm(
+        screens,
+        grounds,
+        span=brief.reach.span // timedelta(microseconds=1),
+        count=brief.reach.observations,
+        last=store.series.microseconds(max(movement.written_until, last or movement.written_until)),
+        observations=movement.state.observations + len(movement.fresh),
+    )
 
 
 async def sweep(database: Database, policy: Policy, now: datetime) -> Evaluation:

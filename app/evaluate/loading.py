@@ -159,7 +159,7 @@ async def tracks(
             if movement.corrections:  # Too late to be judged, but what is remembered is wrong now.
                 missing.append((track, anchor))
                 continue
-            known = remembered.samples if remembered else movement.state.samples()
+            known = remembered.samples() if remembered else movement.state.samples()
             is_whole = movement.state.observations <= len(known)
             if is_whole or _covers(known, anchor, brief.reach):
                 track.known = known

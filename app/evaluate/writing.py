@@ -20,6 +20,9 @@ from app.evaluate.loading import OnFile
 from app.policy import Policy
 from app.store.deliveries import Debt
 
+_TURNS = frozenset({EventType.opened, EventType.resolved})
+"""The types after which another alert of a scope is open, or none."""
+
 
 @dataclass(slots=True)
 class Evaluation:
@@ -48,6 +51,9 @@ async def write(
         open_ids = await _write_alerts(connection, policy, outcome, on_file, evaluation, now)
     if outcome.ended:
         await store.alerts.end(connection, outcome.ended)
+    turned = {p.scope for p in outcome.published if p.transition.type in _TURNS}
+    if turned or outcome.ended:
+        await store.series.mark(connection, turned.union(outcome.ended))
     feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
     await keep_findings(connection, policy, outcome.findings, feeds)
     return evaluation

@@ -3,6 +3,7 @@
     alerts           alerts, their transitions and the signals that fed them
     audit            who changed what, as a chain that shows tampering
     board            what the operators' board shows, in few queries
+    calm             series moved on by calm signals, with nothing read before
     deliveries       what is owed to whom, in which order
     delivery_log     deliveries and their attempts as they are shown
     dossiers         everything one alert's page shows
@@ -33,6 +34,7 @@ from app.store import (
     alerts,
     audit,
     board,
+    calm,
     deliveries,
     delivery_log,
     dossiers,
@@ -60,6 +62,7 @@ __all__ = [
     "alerts",
     "audit",
     "board",
+    "calm",
     "deliveries",
     "delivery_log",
     "dossiers",

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sqlalchemy import text
 
@@ -19,6 +19,7 @@ SERIES_LANES = 64
 RING_SAMPLES = 32
 
 _SLOT = struct.Struct("<qd")
+RING_BYTES = RING_SAMPLES * _SLOT.size
 # Each batch makes tens of thousands: without a call in Python for each it takes a quarter of the time.
 _sample = partial(tuple.__new__, Sample)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,12 +43,12 @@ class SeriesState(NamedTuple):
     def samples(self) -> list[Sample]:
         """The newest samples, at most 32, oldest first."""
         slots = struct.unpack(f"<{'qd' * (len(self.ring) // _SLOT.size)}", self.ring)
-        return list(map(_sample, zip(map(_instant, slots[::2]), slots[1::2], strict=True)))
+        return samples_of(slots[::2], slots[1::2])
 
     @property
     def last_valued_at(self) -> datetime | None:
         """The instant of the newest sample that stands: a later one may have been taken back."""
-        return _instant(_SLOT.unpack_from(self.ring, -_SLOT.size)[0]) if self.ring else None
+        return instant(_SLOT.unpack_from(self.ring, -_SLOT.size)[0]) if self.ring else None
 
     @property
     def is_whole(self) -> bool:
@@ -56,15 +57,31 @@ class SeriesState(NamedTuple):
 
 
 @lru_cache(maxsize=100_000)
-def _instant(microseconds: int) -> datetime:
-    """The instant so long after the epoch; series report at the same few instants."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+def instant(number: int) -> datetime:
+    """The instant so many microseconds after 1970; series report at the same few instants."""
+    return _EPOCH + timedelta(microseconds=number)
+
+
+def microseconds(at: datetime) -> int:
+    """The instant as microseconds after 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def samples_of(instants: Iterable[int], values: Iterable[float]) -> list[Sample]:
+    """Samples from their instants, in microseconds after 1970, and their values."""
+    return list(map(_sample, zip(map(instant, instants), values, strict=True)))
 
 
 def packed(samples: Iterable[Sample], ring: bytes = b"") -> bytes:
     """The ring after more samples, oldest first: 16 bytes each, the newest 32 kept."""
-    slots = [_SLOT.pack((s.at - _EPOCH) // _MICROSECOND, s.value) for s in samples]
-    return (ring + b"".join(slots[-RING_SAMPLES:]))[-RING_SAMPLES * _SLOT.size :]
+    slots = [_SLOT.pack(microseconds(s.at), s.value) for s in samples]
+    return (ring + b"".join(slots[-RING_SAMPLES:]))[-RING_BYTES:]
+
+
+def slots_of(instants: Sequence[int], values: Sequence[float]) -> bytes:
+    """What a ring gains by these samples, oldest first: no more than it holds."""
+    newest = zip(instants[-RING_SAMPLES:], values[-RING_SAMPLES:], strict=True)
+    return b"".join([_SLOT.pack(at, value) for at, value in newest])
 
 
 async def find_or_make(
@@ -179,16 +196,32 @@ def lane_of_scope(scope: Scope) -> int:
     return SERIES_LANES + zlib.crc32(name.encode()) % SERIES_LANES
 
 
-async def lock(connection: Connection, lanes: Collection[int]) -> None:
+async def lock(connection: Connection, lanes: Iterable[int]) -> Sequence[int]:
     """Takes the lanes until the transaction ends, in sorted order: no two callers deadlock.
 
-    A transaction takes its series' lanes first and its scopes' lanes after, once each.
+    A transaction takes its series' lanes first and its scopes' lanes after, once each. Gives the versions
+    of all scopes' lanes, in order, as they were before: what is read next is at least as new.
     """
+    ((versions,),) = await fetch(connection, _LOCK, {"lanes": sorted(set(lanes))})
+    return cast("Sequence[int]", versions)
+
+
+SCOPE_VERSIONS = f"ARRAY(SELECT version FROM lanes WHERE lane >= {SERIES_LANES} ORDER BY lane)"
+"""The versions of the scopes' lanes as one SQL value, in order."""
+
+_LOCK = (
+    "WITH held AS (SELECT lane FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
+    f"ORDER BY lane FOR NO KEY UPDATE) SELECT {SCOPE_VERSIONS} FROM (SELECT count(*) FROM held) AS taken"
+)
+
+
+async def mark(connection: Connection, scopes: Collection[Scope]) -> None:
+    """Tells every process that alerts of these scopes have opened or ended. Their lanes must be locked."""
+    lanes = sorted({lane_of_scope(scope) for scope in scopes})
     await fetch(
         connection,
-        "SELECT lane FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
-        "ORDER BY lane FOR NO KEY UPDATE",
-        {"lanes": sorted(set(lanes))},
+        "UPDATE lanes SET version = version + 1 WHERE lane = ANY(CAST(:lanes AS integer[]))",
+        {"lanes": lanes},
     )
 
 

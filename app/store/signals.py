@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity, Voice
-from app.database import Connection, driver
+from app.database import Connection, Driver, driver
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 """Before anything that was ever observed."""
@@ -86,7 +86,11 @@ async def keep(connection: Connection, rows: Sequence[Row]) -> None:
     Raises:
         asyncpg.UniqueViolationError: one was stored already, which the lanes should prevent.
     """
-    raw = driver(connection)
+    await store(driver(connection), rows)
+
+
+async def store(raw: Driver, rows: Sequence[Row]) -> None:
+    """As ``keep``, inside a transaction of the driver's."""
     if len(rows) >= FEW:
         await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)
         return

@@ -24,7 +24,7 @@ from sqlalchemy import text
 
 from alerts.findings import Finding
 from alerts.lifecycle import Alert
-from alerts.mechanisms import Scope
+from alerts.mechanisms import Profile, Scope
 from alerts.signals import Origin, PartnerId, Report, SeriesId, SeriesKey, Severity
 from alerts.tracks import FindingKey
 from app import store
@@ -59,7 +59,7 @@ class Truth(NamedTuple):
     alerts: dict[Scope, Alert]
 
 
-async def empty(database: Database) -> None:
+async def empty(database: Database, profile: Profile = WATCH) -> None:
     """Nothing is stored but the profile and the partners."""
     async with database.begin() as connection:
         await connection.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY CASCADE"))
@@ -68,7 +68,7 @@ async def empty(database: Database) -> None:
                 "INSERT INTO profiles (mechanism, version, sha256, document, loaded_at) "
                 "VALUES (:mechanism, :version, '', '{}', :now) ON CONFLICT DO NOTHING"
             ),
-            {"mechanism": WATCH.id, "version": WATCH.version, "now": FIRST},
+            {"mechanism": profile.id, "version": profile.version, "now": FIRST},
         )
         for name, party in (("aurora", "EU"), ("dorado", "US")):
             await store.partners.keep(connection, name, party, FIRST)

@@ -1,0 +1,303 @@
+"""Accepts signals: keeps what is new, judges it and owes what follows, in one transaction.
+
+Requests that arrive while a transaction is being committed gather and are committed together by
+the next one, in a few lanes by series (group commit without a timer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import perf_counter
+
+from alerts.mechanisms import Scope
+from alerts.signals import SeriesId, SeriesKey
+from app import evaluate, store, telemetry
+from app.database import Connection, Database, DatabaseAway, driver
+from app.evaluate import ScopesNeeded
+from app.ingest import calm, ledger
+from app.ingest.arriving import Arrival, Status
+from app.ingest.calm import Glance, Overtaken, Request
+from app.policy import Policy
+from app.recall import Recall
+
+__all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status", "accept_signals"]
+
+SERIES_REMEMBERED = 1_000_000
+"""So many ids are kept in memory; then they are forgotten and looked up again."""
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What became of each arrival of a request, in order, and the alerts that moved."""
+
+    statuses: list[Status]
+    refs: list[str] = field(default_factory=list)
+
+
+class Behind(Exception):
+    """So much is waiting to be stored that more is refused for now."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """The arrivals of one request that belong to one lane, and who waits for them.
+
+    ``accepted`` is when they were accepted, by the monotonic clock.
+    """
+
+    received_at: datetime
+    accepted: float
+    series: list[SeriesId]
+    arrivals: list[Arrival]
+    done: asyncio.Future[Outcome]
+
+
+@dataclass(slots=True)
+class _Lane:
+    waiting: list[_Part] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+
+class Intake:
+    """Gathers arrivals into few transactions; one in flight a lane.
+
+    Args:
+        database: where they are kept.
+        policy: what is asked of them.
+        lanes: how many transactions may be in flight; a power of two, so that lanes never
+            share a lock.
+        most_signals: of one transaction; what waits longer goes into the next.
+        most_waiting: beyond this many signals ``accept`` raises ``Behind``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        policy: Policy,
+        *,
+        lanes: int = 2,
+        most_signals: int = 4_000,
+        most_waiting: int = 50_000,
+    ) -> None:
+        self._database = database
+        self._policy = policy
+        self._lanes = [_Lane() for _ in range(lanes)]
+        self._most_signals = most_signals
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._ids: dict[SeriesKey, SeriesId] = {}
+        self._recall = Recall()
+
+    async def accept(self, arrivals: Sequence[Arrival], now: datetime) -> Receipt:
+        """Stores and judges the arrivals of one request; returns after the commit.
+
+        Raises:
+            Behind: too much is waiting; nothing of this request was stored.
+            DatabaseAway: the database cannot be reached; nothing is known to be stored, and
+                sending the same again is safe.
+        """
+        accepted = perf_counter()
+        if self._waiting + len(arrivals) > self._most_waiting:
+            raise Behind
+        self._waiting += len(arrivals)
+        try:
+            keys = {a.key for a in arrivals}
+            subjects = {subject for k in keys for _, _, subject in self._policy.brief(k).joint}
+            await self._learn_series(keys | subjects, now)
+            return await self._through_lanes(arrivals, now, accepted)
+        finally:
+            self._waiting -= len(arrivals)
+
+    async def stop(self) -> None:
+        """Waits until everything accepted so far is committed."""
+        await asyncio.gather(*(lane.task for lane in self._lanes if lane.task is not None))
+
+    async def _learn_series(self, keys: set[SeriesKey], now: datetime) -> None:
+        """Makes series not seen before, in a short transaction of its own."""
+        # Until none is missing: while this waits, another request may forget what this one knew.
+        while new := {key for key in keys if key not in self._ids}:
+            if len(self._ids) >= SERIES_REMEMBERED:
+                self._ids.clear()
+                new = keys
+            async with self._database.begin() as connection:
+                found = await store.series.find_or_make(connection, new, now)
+            self._ids.update(found)
+
+    async def _through_lanes(
+        self, arrivals: Sequence[Arrival], now: datetime, accepted: float
+    ) -> Receipt:
+        loop = asyncio.get_running_loop()
+        parts: dict[int, _Part] = {}
+        places: dict[int, list[int]] = {}
+        for place, arrival in enumerate(arrivals):
+            series = self._ids[arrival.key]
+            number = series % len(self._lanes)
+            part = parts.get(number)
+            if part is None:
+                part = parts[number] = _Part(now, accepted, [], [], loop.create_future())
+                places[number] = []
+            part.series.append(series)
+            part.arrivals.append(arrival)
+            places[number].append(place)
+        for number, part in parts.items():
+            lane = self._lanes[number]
+            lane.waiting.append(part)
+            if lane.task is None or lane.task.done():
+                lane.task = asyncio.create_task(self._run(lane))
+        results = await asyncio.gather(*(p.done for p in parts.values()), return_exceptions=True)
+        receipt = Receipt([Status.accepted] * len(arrivals))
+        for number, result in zip(parts, results, strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            statuses, refs = result
+            for place, status in zip(places[number], statuses, strict=True):
+                receipt.statuses[place] = status
+            receipt.refs.extend(r for r in refs if r not in receipt.refs)
+        return receipt
+
+    async def _run(self, lane: _Lane) -> None:
+        """Commits what waits, together, until nothing waits."""
+        while lane.waiting:
+            together = [lane.waiting.pop(0)]
+            size = len(together[0].arrivals)
+            while lane.waiting and size + len(lane.waiting[0].arrivals) <= self._most_signals:
+                size += len(lane.waiting[0].arrivals)
+                together.append(lane.waiting.pop(0))
+            await self._commit(together)
+
+    async def _commit(self, together: Sequence[_Part]) -> None:
+        """Commits the parts together; when that fails, each alone, so that a bad one fails alone."""
+        started = perf_counter()
+        try:
+            results = await self._transaction(together)
+        except DatabaseAway as error:
+            for part in together:
+                _tell(part, error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            if len(together) == 1:
+                _tell(together[0], error)
+                return
+            for part in together:
+                await self._commit([part])
+            return
+        ended = perf_counter()
+        telemetry.ingest_seconds.observe(ended - started)
+        telemetry.ingest_requests_per_transaction.observe(len(together))
+        for part, result in zip(together, results, strict=True):
+            telemetry.commit_seconds.observe(ended - part.accepted)
+            if not part.done.done():
+                part.done.set_result(result)
+
+    async def _transaction(self, parts: Sequence[_Part]) -> list[Outcome]:
+        now = max(p.received_at for p in parts)
+        requests = [(p.series, p.arrivals) for p in parts]
+        scopes: frozenset[Scope] = frozenset()
+        touched = {s for p in parts for s in p.series}
+        try:
+            while True:
+                glance = calm.look(requests, self._recall, self._policy, now)
+                try:
+                    if glance.others:
+                        async with self._database.ingest() as connection:
+                            results = await accept_signals(
+                                connection,
+                                self._policy,
+                                requests,
+                                now,
+                                self._recall,
+                                glance,
+                                scopes,
+                            )
+                    else:
+                        async with self._database.swift() as raw:
+                            await store.calm.lock(raw, touched)
+                            await calm.keep(raw, glance, self._recall, now)
+                        results = [([Status.accepted] * len(series), []) for series, _ in requests]
+                except ScopesNeeded as needed:
+                    scopes = needed.scopes
+                    self._recall.forgotten(touched)
+                except Overtaken:
+                    self._recall.forgotten(touched)
+                else:
+                    self._recall.committed(touched)
+                    telemetry.signals_at_a_glance.inc(len(glance.rows))
+                    return results
+        except DatabaseAway:
+            self._recall.forget()  # What answers next may not be what did.
+            raise
+        finally:
+            self._recall.forgotten(touched)
+
+
+Outcome = tuple[list[Status], list[str]]
+"""Of one request: the status of each arrival, and the references of the alerts it moved."""
+
+
+def _tell(part: _Part, error: Exception) -> None:
+    if not part.done.done():
+        part.done.set_exception(error)
+
+
+async def accept_signals(
+    connection: Connection,
+    policy: Policy,
+    requests: Sequence[Request],
+    now: datetime,
+    recall: Recall,
+    glance: Glance,
+    scopes: frozenset[Scope] = frozenset(),
+) -> list[Outcome]:
+    """Stores and judges the arrivals of many requests at once; does not commit.
+
+    Args:
+        connection: inside a transaction.
+        policy: what is asked of the signals.
+        requests: for each, the series of its arrivals, and the arrivals.
+        now: the instant of receipt.
+        recall: what this process remembers of series; the caller says whether this committed.
+        glance: what is surely calm among them; it is stored, and the others are judged.
+        scopes: lock these scopes' lanes too, before judging.
+
+    Raises:
+        ScopesNeeded: roll back and call again with these scopes.
+        Overtaken: roll back and call again; what was thought calm will be judged.
+    """
+    touched = {s for series, _ in requests for s in series}
+    versions = await store.series.lock(connection, map(store.series.lane_of_series, touched))
+    if scopes:
+        await store.series.lock(connection, map(store.series.lane_of_scope, scopes))
+    if glance.rows:
+        await calm.keep(driver(connection), glance, recall, now)
+    places, left = glance.left_of(requests)
+    states = await store.series.states(connection, sorted(glance.others))
+    book = await ledger.open_ledger(connection, states, left)
+    told = [
+        [book.enter(s, a, now) for s, a in zip(series, arrivals, strict=True)]
+        for series, arrivals in left
+    ]
+    if book.rows:
+        await store.signals.keep(connection, book.rows)
+    movements = await ledger.movements_of(connection, policy, book, states)
+    moved = [ledger.moved(m, book) for m in movements]
+    if moved:
+        await store.series.move(connection, moved, now)
+    found = await evaluate.evaluate_series(
+        connection, policy, movements, now, recall, versions, scopes
+    )
+    results: list[Outcome] = []
+    for (series, _), places_of, told_of in zip(requests, places, told, strict=True):
+        statuses = [Status.accepted] * len(series)
+        for place, status in zip(places_of, told_of, strict=True):
+            statuses[place] = status
+        results.append((statuses, _refs(series, found.refs)))
+    return results
+
+
+def _refs(series: Iterable[SeriesId], refs: Mapping[SeriesId, list[str]]) -> list[str]:
+    if not refs:
+        return []
+    return list(dict.fromkeys(ref for s in dict.fromkeys(series) for ref in refs.get(s, ())))

@@ -1,0 +1,133 @@
+"""A look at what has come in: what is surely calm is stored without anything being read for it.
+
+Nearly every signal is: newer than all there is of its series, of which no finding is remembered, about
+something of which no alert is open, and harmless by every rule. All of that is remembered from the last
+time, and whether it still holds is found out by writing: when it does not, everything is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from alerts.signals import SeriesId
+from app import store
+from app.database import Driver
+from app.ingest.arriving import Arrival
+from app.policy import Policy
+from app.recall import Recall, Remembered
+from app.store.calm import Advance
+from app.store.series import microseconds, slots_of
+from app.store.signals import Row
+
+Request = tuple[Sequence[SeriesId], Sequence[Arrival]]
+"""The series of a request's arrivals, and the arrivals."""
+
+
+class Overtaken(Exception):
+    """What was remembered of a series or a scope is true no more; roll back and look again."""
+
+
+@dataclass(slots=True)
+class Glance:
+    """What a look found: the rows of what is surely calm, and the series that must be judged.
+
+    ``moved`` says of the calm series what is remembered of them, with the new samples, how many they are,
+    and the newest instant; ``versions`` which versions the scopes' lanes must have.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    moved: dict[SeriesId, tuple[Remembered, int, datetime]] = field(default_factory=dict)
+    others: set[SeriesId] = field(default_factory=set)
+    versions: dict[int, int] = field(default_factory=dict)
+
+    def left_of(self, requests: Sequence[Request]) -> tuple[list[list[int]], list[Request]]:
+        """What must be judged of each request, after the places of it."""
+        places: list[list[int]] = []
+        left: list[Request] = []
+        for series, arrivals in requests:
+            here = [place for place, s in enumerate(series) if s in self.others]
+            places.append(here)
+            left.append(([series[p] for p in here], [arrivals[p] for p in here]))
+        return places, left
+
+
+def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datetime) -> Glance:
+    """Looks at all arrivals; what is remembered of their series is taken.
+
+    A series is calm only if all that came of it is, and if nothing that must be judged is about the same:
+    an alert may open in this very transaction, and what is observed after that is part of its story.
+    """
+    found = Glance()
+    rows, moved, others, versions = found.rows, found.moved, found.others, found.versions
+    edition = policy.edition
+    for series, arrivals in requests:
+        for s, arrival in zip(series, arrivals, strict=True):
+            if s in others:
+                continue
+            known = moved.get(s)
+            held = known[0] if known else recall.take_calm(s, edition)
+            partner, _, at, value, revision, detail, _ = arrival
+            if (
+                held is None
+                or value is None
+                or not held.takes(microseconds(at), value)
+                or not _agree(held, versions)
+            ):
+                others.add(s)
+                continue
+            moved[s] = held, known[1] + 1 if known else 1, at
+            rows.append(Row(s, at, partner, revision or 1, value, now, detail))
+    if others and moved:
+        _take_along(found, requests, policy)
+    return found
+
+
+def _take_along(found: Glance, requests: Sequence[Request], policy: Policy) -> None:
+    """Has the calm series judged too that share a scope with one that must be."""
+    keys = {
+        s: a.key for series, arrivals in requests for s, a in zip(series, arrivals, strict=True)
+    }
+    briefs = {s: policy.brief(key) for s, key in keys.items()}
+    restless = {scope for s in found.others for scope in briefs[s].scopes}
+    restless |= {p.scope_of(subject) for s in found.others for p, _, subject in briefs[s].joint}
+    found.others |= {s for s in found.moved if not restless.isdisjoint(briefs[s].scopes)}
+    for s in found.others:
+        found.moved.pop(s, None)
+    found.rows = [row for row in found.rows if row.series not in found.others]
+
+
+def _agree(held: Remembered, versions: dict[int, int]) -> bool:
+    """Whether what is remembered of its scopes is as old as what is of others in their lanes."""
+    assert held.calm is not None
+    for ground in held.calm.grounds:
+        if versions.setdefault(ground.lane, ground.version) != ground.version:
+            return False
+    return True
+
+
+async def keep(raw: Driver, glance: Glance, recall: Recall, now: datetime) -> None:
+    """Stores what is calm and moves its series on; their lanes must be locked. Does not commit.
+
+    Raises:
+        Overtaken: something is not as it is remembered.
+    """
+    advances = [
+        Advance(
+            series,
+            held.version,
+            at,
+            held.values[-1],
+            gained,
+            slots_of(held.instants[-gained:], held.values[-gained:]),
+        )
+        for series, (held, gained, at) in sorted(glance.moved.items())
+    ]
+    count, versions = await store.calm.advance(raw, advances, now)
+    if count != len(advances) or any(versions[n] != v for n, v in glance.versions.items()):
+        raise Overtaken
+    await store.signals.store(raw, glance.rows)
+    for series, (held, _, _) in glance.moved.items():
+        held.version += 1
+        recall.put(series, held)

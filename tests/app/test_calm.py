@@ -1,0 +1,223 @@
+"""What is surely calm is stored without being read for; what comes of it is what judging it brings.
+
+Observable oracles: the rows of the database, and the metric of signals taken at a glance.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import pytest
+from sqlalchemy import text
+
+from alerts.signals import SeriesKey
+from app import store, telemetry
+from app.database import Database, DatabaseAway
+from app.ingest import Arrival, Intake
+from app.policy import Policy
+from tests.alerts.cast import (
+    AURORA,
+    CATALOGUE,
+    DORADO,
+    LEAD_TIME,
+    LEAD_TIME_RULE,
+    PRICE,
+    PRICE_RULE,
+    at,
+    days,
+    mechanism,
+)
+from tests.app.test_differential import empty
+
+GALLIUM = LEAD_TIME._replace(good="gallium")
+PROFILE = mechanism(LEAD_TIME_RULE, PRICE_RULE, hold_days=3)
+FIRST = at("2026-01-01")
+NOW = at("2026-06-01")
+ROWS = {
+    "signals": "series_id, observed_at, partner_id, revision, value, received_at, detail",
+    "series_state": "series_id, version, last_observed_at, last_value, last_received_at, observations, "
+    "encode(ring, 'hex'), last_valued_at",
+    "findings": "series_id, mechanism, rule, state, severity, onset, since, observed_at, value, alert_id",
+    "transitions": "alert_id, number, type, severity_to, at, reason, data",
+    "alert_ends": "mechanism, good, ended_at",
+}
+
+
+def policy() -> Policy:
+    return Policy(CATALOGUE, {PROFILE.id: PROFILE})
+
+
+def one_lane(database: Database) -> Intake:
+    """A process with one lane, so that its transactions have one order."""
+    return Intake(database, policy(), lanes=1)
+
+
+def glances() -> float:
+    """How many signals were taken at a glance so far."""
+    return telemetry.REGISTRY.get_sample_value("forewarn_signals_at_a_glance_total") or 0.0
+
+
+async def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
+    async with database.begin() as connection:
+        return {
+            table: [
+                tuple(row)
+                for row in await connection.execute(
+                    text(f"SELECT {columns} FROM {table} ORDER BY {columns}")
+                )
+            ]
+            for table, columns in ROWS.items()
+        }
+
+
+@pytest.fixture
+async def intake(database: Database) -> Intake:
+    await empty(database, PROFILE)
+    return one_lane(database)
+
+
+async def calm_days(intake: Intake, count: int, first: int = 0, key: SeriesKey = LEAD_TIME) -> None:
+    for day in range(first, first + count):
+        await intake.accept([Arrival(AURORA, key, FIRST + days(day), 10.0)], NOW)
+
+
+def life(seed: int) -> Iterator[list[Arrival]]:
+    """Requests about three series, mostly calm and in order; now and then late, revised, taken back
+    or alarming.
+    """
+    dice = random.Random(seed)
+    day = 0
+    for _ in range(60):
+        request = []
+        for _ in range(dice.randint(1, 4)):
+            key = dice.choice([LEAD_TIME, GALLIUM, PRICE])
+            odd = dice.random()
+            when = day if odd < 0.85 else dice.randint(0, day)
+            value: float | None = dice.choice([10.0, 10.5, 11.0])
+            if odd > 0.97 and day:
+                value = None
+            elif odd < 0.1:
+                value = dice.choice([15.0, 17.0, 21.0])
+            partner = AURORA if odd < 0.9 else DORADO
+            request.append(Arrival(partner, key, FIRST + days(when), value))
+            day += dice.random() < 0.5
+        yield request
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_processes_that_take_turns_end_as_one_that_remembers_nothing(
+    database: Database, seed: int
+) -> None:
+    async def lived(intakes: Sequence[Intake]) -> dict[str, list[tuple[object, ...]]]:
+        await empty(database, PROFILE)
+        async with database.begin() as connection:  # So that they have the same numbers each time.
+            await store.series.find_or_make(connection, [LEAD_TIME, GALLIUM, PRICE], NOW)
+        turns = random.Random(seed)
+        for request in life(seed):
+            here = turns.choice(intakes) if intakes else one_lane(database)
+            await here.accept(request, NOW)
+        return await rows(database)
+
+    forgetful = await lived([])
+    before = glances()
+    assert await lived([one_lane(database)]) == forgetful
+    assert glances() > before
+    assert await lived([one_lane(database), one_lane(database)]) == forgetful
+
+
+async def test_of_what_another_process_stored_nothing_is_taken_for_calm(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 2)
+    await calm_days(one_lane(database), 1, first=2)
+    told = await intake.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(2), 10.0)], NOW)
+    assert told.statuses == ["duplicate"]
+    before = glances()
+    await calm_days(intake, 2, first=3)
+    assert glances() - before == 1
+
+
+async def test_an_alert_that_another_process_opened_is_heeded(
+    database: Database, intake: Intake
+) -> None:
+    """Its baseline is frozen, for all series of its good."""
+    await calm_days(intake, 3, key=PRICE)
+    before = glances()
+    other = one_lane(database)
+    await other.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(3), 21.0)], NOW)
+    await calm_days(intake, 1, first=4, key=PRICE)
+    assert glances() == before
+
+
+async def test_a_finding_that_appears_meanwhile_is_heeded(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 3)
+    async with database.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO findings (series_id, mechanism, rule, rule_version, state, severity, "
+                "raise_run, clear_run, ok_run) SELECT series_id, 'aurora-borealis', 'lead-time', 1, "
+                "'stale', 0, 0, 0, 0 FROM series"
+            )
+        )
+    before = glances()
+    await calm_days(intake, 1, first=3)
+    assert glances() == before
+    assert len((await rows(database))["signals"]) == 4
+
+
+async def test_new_rules_ask_series_that_were_calm_by_the_old_ones(
+    database: Database,
+) -> None:
+    await empty(database, PROFILE)
+    ours = policy()
+    intake = Intake(database, ours)
+    await calm_days(intake, 3)
+    stricter = mechanism(PRICE_RULE)
+    ours.renew({stricter.id: stricter}, ())
+    before = glances()
+    await calm_days(intake, 1, first=3)
+    assert glances() == before
+
+
+async def test_what_was_known_of_a_database_that_went_away_is_forgotten(
+    database: Database, intake: Intake
+) -> None:
+    """Another may answer next, in which other things have happened."""
+    await calm_days(intake, 3)
+    async with database.begin() as connection:
+        await connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    before = glances()
+    for _ in range(2):  # The connections of a look and of a judgement.
+        with pytest.raises(DatabaseAway):
+            await calm_days(intake, 1, first=3)
+    await calm_days(intake, 1, first=3)
+    assert glances() == before
+    await calm_days(intake, 1, first=4)
+    assert glances() == before + 1
+
+
+async def test_one_that_must_be_judged_takes_its_own_series_along_and_no_other(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 3)
+    await calm_days(intake, 3, key=GALLIUM)
+    before = glances()
+    several = [
+        Arrival(AURORA, GALLIUM, FIRST + days(3), 10.0),
+        Arrival(AURORA, LEAD_TIME, FIRST + days(3), 10.0),
+        Arrival(AURORA, LEAD_TIME, FIRST + days(4), 21.0),
+        Arrival(AURORA, GALLIUM, FIRST + days(4), 10.0),
+        Arrival(AURORA, LEAD_TIME, FIRST + days(1), 10.0),
+    ]
+    told = await intake.accept(several, NOW)
+    assert told.statuses == ["accepted"] * 4 + ["duplicate"]
+    assert len(told.refs) == 1
+    assert glances() - before == 2
