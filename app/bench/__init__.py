@@ -2,10 +2,15 @@
 
 Everything that is measured runs in processes of its own and is reached as users reach it:
 
-    measures   what is measured, and in which order the parts take turns
+    measures   what is measured, in which order, and on which beds
+    accepting  ingest, single, latency
+    delivering deliver, scale
+    holding    flat, reads, memory: what a service does that holds much
     bed        starts what a measure needs: service, echo, sink, hand
     hand       a process that does what it is told: puts load on, and runs the bare limits
     load       signals over HTTP, as partners send them
+    forms      how a signal is written: as ours, and as the peer takes it
+    peer       Alertmanager, where it is installed
     bare       what PostgreSQL and the sending client do without the product around them
     echo       the web framework alone
     sink       a receiver of webhooks that only notes when they came

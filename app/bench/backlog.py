@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import asyncpg
 
 from app import store, subscribe
-from app.bench import workload
 from app.bench.bed import Bed
 from app.bench.lines import BenchFailed
 from app.database import Database
@@ -40,15 +39,14 @@ class Owed:
     mean_bytes: int
 
 
-def make(bed: Bed, subscriptions: Sequence[str], exercise: str, alerts: int) -> Owed:
-    """Opens alerts in an exercise of its own while the subscriptions are suspended."""
+def make(
+    bed: Bed, subscriptions: Sequence[str], alerts: int, exercise: str = "", first: int = 0
+) -> Owed:
+    """Opens alerts, in an exercise if one is named, while the subscriptions are suspended."""
     for subscription in subscriptions:
         bed.ask("POST", f"/v1/subscriptions/{subscription}/suspend")
-    keys = workload.series(alerts, exercise)
-    at = workload.instant(bed.start, bed.minute)
-    for first in range(0, len(keys), _BATCH):
-        marks = [workload.mark(key, at) for key in keys[first : first + _BATCH]]
-        bed.ask("POST", "/v1/signals", b"[" + b",".join(marks) + b"]")
+    url = f"{bed.service}/v1/signals"
+    bed.mark(url, first=first, count=alerts, batch=_BATCH, exercise=exercise, pause=0)
     return asyncio.run(_owed(bed.database, subscriptions))
 
 
@@ -72,16 +70,27 @@ def work_off(bed: Bed, subscriptions: Sequence[str], owed: Owed) -> float:
     return asyncio.run(_work_off(bed.database, subscriptions, owed))
 
 
-async def _work_off(database_url: str, subscriptions: Sequence[str], owed: Owed) -> float:
-    database = Database(database_url)
-    raw = await asyncpg.connect(database_url)
+def resume(bed: Bed, subscriptions: Sequence[str]) -> None:
+    """Resumes all at once; nothing of what they missed is spread over time."""
+    asyncio.run(_resume(bed.database, subscriptions))
+
+
+async def _resume(database_url: str, subscriptions: Sequence[str]) -> None:
+    database, begun = Database(database_url), datetime.now(UTC)
     try:
         async with database.begin() as connection:
-            begun = datetime.now(UTC)
             for subscription_id in sorted(subscriptions):
                 found = await store.subscriptions.find(connection, subscription_id, lock=True)
                 assert found is not None
                 await subscribe.resume(connection, found, "", begun, per_second=_AT_ONCE)
+    finally:
+        await database.close()
+
+
+async def _work_off(database_url: str, subscriptions: Sequence[str], owed: Owed) -> float:
+    raw = await asyncpg.connect(database_url)
+    try:
+        await _resume(database_url, subscriptions)
         begun = datetime.now(UTC)
         until = time.monotonic() + _PATIENCE_SECONDS
         while await raw.fetchval(_OWED, subscriptions):
@@ -91,5 +100,4 @@ async def _work_off(database_url: str, subscriptions: Sequence[str], owed: Owed)
         ended: datetime = await raw.fetchval(_LAST, subscriptions)
     finally:
         await raw.close()
-        await database.close()
     return owed.count / (ended - begun).total_seconds()

@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS bench.signals (LIKE public.signals INCLUDING ALL)
 CREATE TABLE IF NOT EXISTS bench.signals_default PARTITION OF bench.signals DEFAULT
     WITH (autovacuum_vacuum_insert_threshold = 10000, autovacuum_vacuum_insert_scale_factor = 0.05);
 CREATE TABLE IF NOT EXISTS bench.deliveries (LIKE public.deliveries INCLUDING ALL);
+CREATE TABLE IF NOT EXISTS bench.commits (number int);
 """
 """The same columns, keys and indexes as the service's own."""
 
@@ -85,6 +86,31 @@ async def _insert(
             return took
         await statement.fetch(ids, at, ones, ones, values, now, nothing)
         took.append(time.perf_counter() - begun)
+
+
+async def commit(*, database: str, connections: int, seconds: float) -> dict[str, Any]:
+    """Commits one transaction after the other that writes one number and nothing else.
+
+    Returns:
+        ``rate`` in commits a second.
+    """
+    opened = [await asyncpg.connect(database) for _ in range(connections)]
+    await opened[0].execute(TABLES)
+    await opened[0].execute("TRUNCATE bench.commits")
+
+    async def commits(raw: asyncpg.Connection[asyncpg.Record], until: float) -> int:
+        statement, count = await raw.prepare("INSERT INTO bench.commits VALUES ($1)"), 0
+        while time.perf_counter() < until:
+            await statement.fetch(count)
+            count += 1
+        return count
+
+    begun = time.perf_counter()
+    counted = await asyncio.gather(*(commits(raw, begun + seconds) for raw in opened))
+    ended = time.perf_counter()
+    for raw in opened:
+        await raw.close()
+    return {"rate": sum(counted) / (ended - begun)}
 
 
 async def update(*, database: str, count: int, connections: int) -> dict[str, Any]:

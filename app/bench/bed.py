@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import math
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +21,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+import asyncpg
 import httpx
 
-from app.bench import workload
+from app.bench import peer, workload
 from app.bench.lines import BenchFailed
 from app.bench.plan import Plan
 from app.demo import processes
@@ -30,6 +34,7 @@ from app.embedded import Embedded
 _KEY = Wanted("bench", "admin")
 _STOP_SECONDS = 20
 _ACTIVE_SECONDS = 20
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(slots=True)
@@ -58,14 +63,38 @@ class Tool:
         Raises:
             BenchFailed: it could not.
         """
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": task, **details}) + "\n")
-        self.process.stdin.flush()
+        self.begin(task, **details)
+        return self.found()
+
+    def begin(self, task: str, **details: Any) -> None:
+        """Has a hand begin something; ``found`` gives what it found."""
+        self._say(json.dumps({"do": task, **details}))
+
+    def end(self) -> dict[str, Any]:
+        """Has a hand end what goes on until then, and gives what it found.
+
+        Raises:
+            BenchFailed: it could not do it.
+        """
+        self._say("")
+        return self.found()
+
+    def found(self) -> dict[str, Any]:
+        """Waits for what a hand has begun.
+
+        Raises:
+            BenchFailed: it could not do it.
+        """
         answer = json.loads(self.line())
         if "failed" in answer:
-            raise BenchFailed(f"The bench could not {task}: {answer['failed']}")
+            raise BenchFailed(f"The bench could not go on: {answer['failed']}")
         done: dict[str, Any] = answer["done"]
         return done
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +120,36 @@ class Bed:
     ``minute`` is the next that nobody has reported; ``start`` the instant of minute 0.
     """
 
-    def __init__(
-        self,
-        stack: ExitStack,
-        plan: Plan,
-        service: str,
-        database: str,
-        key: str,
-        start: datetime,
-        start_worker: Callable[[], AbstractContextManager[str]],
-    ) -> None:
+    def __init__(self, stack: ExitStack, plan: Plan) -> None:
         self._stack = stack
         self.plan = plan
-        self.service = service
-        self.database = database
-        self.key = key
-        self.start = start
+        spare = timedelta(minutes=plan.samples + plan.spare_minutes)
+        self.start = (datetime.now(UTC) - spare).replace(second=0, microsecond=0)
         self.minute = plan.samples
-        self._start_worker = start_worker
-        self._workers: list[str] = []
+        self.history = workload.History(plan.series, plan.samples, self.start)
+        self._folder = _fresh_folder(stack)
+        self.database = Embedded(self._folder).url
+        self.service, self._running = "", stack.enter_context(ExitStack())
+        self._others: list[str] = []
+        self.start_service()
+        with ThreadPoolExecutor(1) as beside:
+            keys = beside.submit(processes.create_keys, self._folder, [_KEY])
+            asyncio.run(self.history.begin(self.database))
+            self.key = keys.result()[_KEY.name].token
 
     @cached_property
     def _client(self) -> httpx.Client:
         said = {"Authorization": f"Bearer {self.key}"}
-        return self._stack.enter_context(
-            httpx.Client(base_url=self.service, headers=said, timeout=30)
-        )
+        return self._stack.enter_context(httpx.Client(headers=said, timeout=60))
 
     @cached_property
     def hand(self) -> Tool:
         """Puts load on and runs bare limits."""
+        return self._stack.enter_context(hand())
+
+    @cached_property
+    def other_hand(self) -> Tool:
+        """Puts load on while the first hand does something else."""
         return self._stack.enter_context(hand())
 
     @cached_property
@@ -137,33 +166,103 @@ class Bed:
         )
         return found
 
-    def add_worker(self) -> None:
-        """Starts one more process that sends, for as long as the bed is there."""
-        self._workers.append(self._stack.enter_context(self._start_worker()))
+    @cached_property
+    def peer(self) -> str:
+        """The address of the peer's way in."""
+        return self._stack.enter_context(peer.running(self.sinks[0]))
 
-    def post(self, url: str, **details: Any) -> dict[str, Any]:
-        """Has the hand post signals to the service or to the echo, and moves on in time."""
-        found = self.hand.do(
-            "post",
-            url=url,
-            key=self.key,
-            series=self.plan.series,
-            start=self.start.isoformat(),
-            minute=self.minute,
-            **details,
-        )
+    def start_service(self) -> float:
+        """Starts the service, and its PostgreSQL if that does not run; seconds until it was ready."""
+        url, context, took = _service(self._folder, "all")
+        self.service = url
+        self._running.enter_context(context)
+        return took()
+
+    def stop_service(self) -> None:
+        """Stops the service, and its PostgreSQL if nobody else uses it."""
+        self._running.close()
+
+    def grow(self, stored: int) -> None:
+        """Has so many signals stored, spread over 36 months, while the service is stopped."""
+        embedded = Embedded(self._folder)
+        embedded.start()
+        try:
+            self.stop_service()
+            asyncio.run(self.history.grow(self.database, stored))
+            self.start_service()
+        finally:
+            embedded.stop()
+
+    @contextmanager
+    def more(self, count: int, role: str) -> Iterator[list[str]]:
+        """So many more processes on the same database while the block runs. Gives all addresses."""
+        with ExitStack() as stack:
+            for _ in range(count):
+                url, context, _ = _service(self._folder, role)
+                stack.enter_context(context)
+                self._others.append(url)
+                stack.callback(self._others.remove, url)
+            yield [self.service, *self._others]
+
+    def sql(self, query: str) -> Any:
+        """What the database answers: the first column of the first row."""
+
+        async def ask() -> Any:
+            raw = await asyncpg.connect(self.database)
+            try:
+                return await raw.fetchval(query)
+            finally:
+                await raw.close()
+
+        return asyncio.run(ask())
+
+    def _when(self) -> dict[str, Any]:
+        """What a hand must know to report."""
+        start = self.start.isoformat()
+        return {
+            "key": self.key,
+            "series": self.plan.series,
+            "start": start,
+            "minute": self.minute,
+        }
+
+    def post(self, *urls: str, **details: Any) -> dict[str, Any]:
+        """Has the hand post signals to services, to the echo or to the peer, and moves on in time."""
+        found = self.hand.do("post", urls=urls, **self._when(), **details)
         if not details.get("again"):
             self.minute = int(found["minute"])
         return found
 
-    def warm_up(self) -> None:
-        """Has every series report, so that the service has met them all before time is taken."""
-        batch, first = min(1_000, self.plan.series), self.minute
-        seconds = min(1.0, self.plan.seconds)
-        while self.minute < first + 2:  # The next but one begins when all have reported one.
-            first = self.minute
-            self.post(f"{self.service}/v1/signals", batch=batch, connections=1, seconds=seconds)
-            seconds *= 2
+    def warm_up(self, *urls: str) -> None:
+        """Has every series report to each of the services (to the one of the bed if none is named), so
+        that it has met them all before time is taken.
+        """
+        batch = min(1_000, self.plan.series)
+        for url in urls or (self.service,):
+            first, seconds = self.minute, min(1.0, self.plan.seconds)
+            while self.minute < first + 2:  # The next but one begins when all have reported one.
+                first = self.minute
+                self.post(f"{url}/v1/signals", batch=batch, connections=1, seconds=seconds)
+                seconds *= 2
+
+    def mark(self, url: str, **details: Any) -> dict[str, int]:
+        """Has the hand open alerts; when each POST began, by what its first alert is about."""
+        sent = self.hand.do("post_marks", url=url, **self._when(), **details)
+        self.minute += 1
+        begun: dict[str, int] = sent["begun"]
+        return begun
+
+    @contextmanager
+    def flow(self, url: str, **details: Any) -> Iterator[list[float]]:
+        """Has the other hand report steadily while the block runs; afterwards gives the rate it reached."""
+        reached: list[float] = []
+        self.other_hand.begin("flow", url=url, **self._when(), **details)
+        try:
+            yield reached
+        finally:
+            found = self.other_hand.end()
+        self.minute = max(self.minute, int(found["minute"]))
+        reached.append(float(found["rate"]))
 
     def subscribe(self, endpoint: str, **wishes: Any) -> str:
         """Subscribes an endpoint and waits until it has consented; the subscription's id.
@@ -200,7 +299,7 @@ class Bed:
     def process(self) -> Process:
         """What the service has used so far, all its processes together, by their own metrics."""
         used = Process(0, 0)
-        for url in (self.service, *self._workers):
+        for url in (self.service, *self._others):
             said = self._client.get(f"{url}/metrics").text
             found = dict(
                 line.rsplit(" ", 1) for line in said.splitlines() if line.startswith("process_")
@@ -255,7 +354,7 @@ class Bed:
         """
         sent = {"content": body} if isinstance(body, bytes) else {"json": body}
         kind = {"content-type": "application/json"}
-        answer = self._client.request(method, path, headers=kind, **sent)
+        answer = self._client.request(method, f"{self.service}{path}", headers=kind, **sent)
         if not answer.is_success:
             raise BenchFailed(f"{method} {path} was answered {answer.status_code}: {answer.text}")
         return answer.json() if answer.content else {}
@@ -269,25 +368,60 @@ def make(plan: Plan) -> Iterator[Bed]:
         BenchFailed: the folder cannot be made.
         DemoFailed: the service did not start.
     """
-    now = datetime.now(UTC)
-    history = timedelta(minutes=plan.samples + plan.spare_minutes)
-    start = (now - history).replace(second=0, microsecond=0)
     with ExitStack() as stack:
-        folder = _fresh_folder(stack)
-        port = processes.free_port("127.0.0.1")
-        settings = {"FOREWARN_PROFILES_DIR": str(workload.PROFILES)}
-        url = stack.enter_context(processes.service("127.0.0.1", port, folder, settings))
-        database = Embedded(folder).url
+        yield Bed(stack, plan)
+
+
+def starts(times: int) -> tuple[float, list[float]]:
+    """Seconds until a service is ready: once in a fresh folder, then so often in the same one."""
+    with ExitStack() as stack:
+        folder, took = _fresh_folder(stack), []
+        for _ in range(times + 1):
+            _, context, until_ready = _service(folder, "all")
+            with context:
+                took.append(until_ready())
+    return took[0], took[1:]
+
+
+def _service(
+    folder: Path, role: str
+) -> tuple[str, AbstractContextManager[str], Callable[[], float]]:
+    """A service that is about to be started on that folder: its address, itself, and what tells how many
+    seconds it took until it was ready.
+    """
+    port = processes.free_port("127.0.0.1")
+    settings = {"FOREWARN_PROFILES_DIR": str(workload.PROFILES)}
+    ended, took = threading.Event(), math.nan
+
+    @contextmanager
+    def running() -> Iterator[str]:
+        nonlocal took
         with ThreadPoolExecutor(1) as beside:
-            keys = beside.submit(processes.create_keys, folder, [_KEY])
-            asyncio.run(workload.store_history(database, plan.series, plan.samples, start))
-            key = keys.result()[_KEY.name].token
+            begun = time.monotonic()
+            ready_at = beside.submit(_ready_at, port, ended)
+            try:
+                with processes.service("127.0.0.1", port, folder, settings, role=role) as url:
+                    took = ready_at.result() - begun
+                    yield url
+            finally:
+                ended.set()
 
-        def worker() -> AbstractContextManager[str]:
-            port = processes.free_port("127.0.0.1")
-            return processes.service("127.0.0.1", port, folder, settings, role="worker")
+    return processes.address("127.0.0.1", port), running(), lambda: took
 
-        yield Bed(stack, plan, url, database, key, start, worker)
+
+def _ready_at(port: int, ended: threading.Event) -> float:
+    """When the service on that port first said that it is ready; looks more often than who waits for it."""
+    while not ended.wait(_LOOK_SECONDS):
+        asked = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        try:
+            asked.request("GET", "/readyz")
+            if asked.getresponse().status == 200:
+                return time.monotonic()
+        except OSError:
+            pass
+        finally:
+            asked.close()
+    return math.nan
 
 
 def _fresh_folder(stack: ExitStack) -> Path:

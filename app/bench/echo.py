@@ -46,7 +46,9 @@ def create_app() -> FastAPI:
     async def relay(request: Request, to: str, size: int) -> Response:
         body = await request.body()
         item = _item.decode(body)
-        about = msgspec.json.encode({"good": item.good, "place": item.place}).decode()
+        about = msgspec.json.encode(
+            {"sector": item.sector, "good": item.good, "place": item.place}
+        ).decode()
         said = f'{{"alert":{about},"more":"{"x" * size}"}}'
         task = asyncio.create_task(sending.send(app.state.way, to, "msg_bench_1", said))
         app.state.under_way.add(task)

@@ -3,7 +3,7 @@
     python -m app.bench.hand
 
 Orders are JSON objects, one a line on standard input: ``{"do": "insert", …}``. Each is answered by one
-on standard output: ``{"done": …}``, or ``{"failed": "why"}``.
+on standard output: ``{"done": …}``, or ``{"failed": "why"}``. An empty line ends what goes on until then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from app.bench.lines import BenchFailed
 TASKS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "post": load.post,
     "post_marks": load.post_marks,
+    "flow": load.flow,
+    "read": load.read,
     "insert": bare.insert,
+    "commit": bare.commit,
     "update": bare.update,
     "send": bare.send,
     "judge": judging.judge,
@@ -30,7 +33,7 @@ TASKS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
 def main() -> int:
     """Obeys until there are no more orders."""
     gc.freeze()
-    for order in sys.stdin:
+    while order := sys.stdin.readline():
         wanted = json.loads(order)
         gc.collect()
         gc.disable()  # Its pauses would be measured as the product's.

@@ -41,7 +41,12 @@ class Line:
 
 
 def compare(
-    measure: str, case: str, unit: str, values: Sequence[float], limits: Sequence[float] = ()
+    measure: str,
+    case: str,
+    unit: str,
+    values: Sequence[float],
+    limits: Sequence[float] = (),
+    peers: Sequence[float] = (),
 ) -> Line:
     """A line from what the runs gave; without limits it stands alone."""
     value = median(values)
@@ -53,7 +58,7 @@ def compare(
         unit=unit,
         limit=None if limit is None else _short(limit),
         ratio=_short(value / limit) if limit else None,
-        peer=None,
+        peer=_short(median(peers)) if peers else None,
         runs=len(values),
         low=_short(min(values)),
         high=_short(max(values)),

@@ -7,6 +7,7 @@ shares the machine with it.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,12 +16,14 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from app.bench import workload
+from app.bench.forms import FORMS, subject
 from app.bench.lines import BenchFailed, quantile
 
 PATIENCE_SECONDS = 60
-_MOST_PER_SECOND = 60_000
+_MOST_PER_SECOND = 120_000
 _MOST_REQUESTS_PER_SECOND = 12_000
 _CYCLE = 16
+_MOST_WIRES = 256
 
 
 class Wire(asyncio.Protocol):
@@ -93,7 +96,7 @@ def request(url: str, key: str, body: bytes) -> bytes:
 
 async def post(
     *,
-    url: str,
+    urls: list[str],
     key: str,
     series: int,
     start: str,
@@ -102,11 +105,12 @@ async def post(
     connections: int,
     seconds: float,
     again: bool = False,
+    form: str = "ours",
 ) -> dict[str, Any]:
     """Posts signals on several connections for a while; each connection reports series of its own.
 
     Args:
-        url: the whole address to post to.
+        urls: the whole addresses to post to; the connections are spread over them.
         key: of a partner.
         series: how many report.
         start: the instant of minute 0.
@@ -115,6 +119,7 @@ async def post(
         connections: how many send at the same time, each one request after the other.
         seconds: how long no further request is begun after.
         again: sends the same few bodies again and again, for who does not look at them.
+        form: how signals are written, of ``FORMS``.
 
     Returns:
         ``rate`` in signals a second, ``p50`` and ``p99`` of a request in milliseconds, and
@@ -124,18 +129,19 @@ async def post(
         BenchFailed: a signal was not accepted, so that there is nothing to measure.
     """
     keys = workload.series(series)
-    bodies = []
+    bodies, wires = [], []
     made = _CYCLE if again else _enough(batch, connections, seconds)
     for number in range(connections):
-        own = range(number, series, connections)
-        source = workload.Bodies(keys, own, datetime.fromisoformat(start))
+        own, url = range(number, series, connections), urls[number % len(urls)]
+        source = workload.Bodies(keys, own, datetime.fromisoformat(start), FORMS[form])
         some = [request(url, key, body) for body in islice(source.batches(batch, minute), made)]
         bodies.append(cycle(some) if again else iter(some))
-    wires = [await connect(url) for _ in range(connections)]
+        wires.append(await connect(url))
+    accepted = FORMS[form].answer(batch)
     begun = time.perf_counter()
     counted = await asyncio.gather(
         *(
-            _send(wire, requests, batch, begun + seconds)
+            _send(wire, requests, accepted, begun + seconds)
             for wire, requests in zip(wires, bodies, strict=True)
         )
     )
@@ -160,21 +166,70 @@ def _enough(batch: int, connections: int, seconds: float) -> int:
     return int(most * max(seconds, 0.2) / connections) + 2
 
 
-async def _send(wire: Wire, requests: Iterator[bytes], batch: int, until: float) -> list[float]:
+async def _send(
+    wire: Wire, requests: Iterator[bytes], accepted: bytes, until: float
+) -> list[float]:
     """How long each answer took, in seconds."""
     took = []
-    accepted = b'{"accepted":%d,' % batch
     for sent in requests:
         begun = time.perf_counter()
         if begun >= until:
             break
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            status, answer = await wire.ask(sent)
+        await _ask(wire, sent, accepted)
         took.append(time.perf_counter() - begun)
-        if status != 200 or not answer.startswith(accepted):
-            said = answer[:300].decode(errors="replace")
-            raise BenchFailed(f"Signals were not accepted: {status} {said}")
     return took
+
+
+async def _ask(wire: Wire, sent: bytes, accepted: bytes) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        status, answer = await wire.ask(sent)
+    if status != 200 or not answer.startswith(accepted):
+        said = answer[:300].decode(errors="replace")
+        raise BenchFailed(f"Signals were not accepted: {status} {said}")
+
+
+async def flow(
+    *, url: str, key: str, series: int, start: str, minute: int, batch: int, rate: float, form: str
+) -> dict[str, Any]:
+    """Posts calm signals at that rate a second, whether answers come or not, until told to stop.
+
+    The second half of the series report, so that the first can be marked. A request that comes due
+    while every connection waits for an answer opens one more, up to 256. A line on standard input ends it.
+
+    Returns:
+        ``rate``, signals accepted a second until the last answer; ``minute``, the next one that nobody
+        has reported yet.
+    """
+    keys, shape = workload.series(series), FORMS[form]
+    source = workload.Bodies(keys, range(series // 2, series), datetime.fromisoformat(start), shape)
+    bodies, accepted = source.batches(batch, minute), shape.answer(batch)
+    told = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    free: asyncio.Queue[Wire] = asyncio.Queue()
+    wires: list[Wire] = []
+
+    async def send(body: bytes) -> None:
+        if free.empty() and len(wires) < _MOST_WIRES:
+            wires.append(wire := await connect(url))
+        else:
+            wire = await free.get()
+        await _ask(wire, request(url, key, body), accepted)
+        free.put_nowait(wire)
+
+    begun, count = time.perf_counter(), 0
+    try:
+        async with asyncio.TaskGroup() as under_way:
+            while not told.done():
+                under_way.create_task(send(next(bodies)))
+                count += 1
+                due = begun + count * batch / rate
+                await asyncio.sleep(max(0, due - time.perf_counter()))
+    except* BenchFailed as failed:
+        raise failed.exceptions[0] from failed
+    ended = time.perf_counter()
+    for wire in wires:
+        wire.close()
+    furthest = count * batch // max(1, series - series // 2)
+    return {"rate": count * batch / (ended - begun), "minute": minute + furthest + 1}
 
 
 async def post_marks(
@@ -187,26 +242,50 @@ async def post_marks(
     first: int,
     count: int,
     pause: float,
+    form: str = "ours",
+    batch: int = 1,
+    exercise: str = "",
 ) -> dict[str, Any]:
-    """Posts signals that each open an alert, one after the other with a pause between.
+    """Posts signals that each open an alert, one request after the other with a pause between.
 
     Returns:
-        ``begun``: by good and place, when its POST began, in nanoseconds of the monotonic clock;
-        ``acknowledged``: how long the answers took, in milliseconds.
+        ``begun``: for each request by the name of its first alert, when its POST began, in nanoseconds
+        of the monotonic clock.
     """
-    keys = workload.series(series)[first : first + count]
-    when = workload.instant(datetime.fromisoformat(start), minute)
-    sent = [(f"{k.good}/{k.place}", request(url, key, workload.mark(k, when))) for k in keys]
+    keys = workload.series(series, exercise)[first : first + count]
+    when, shape = workload.instant(datetime.fromisoformat(start), minute), FORMS[form]
+    sent = [request(url, key, body) for body in workload.marks(keys, when, shape, batch)]
     wire = await connect(url)
-    begun, took = {}, []
-    for name, body in sent:
-        begun[name] = time.monotonic_ns()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            status, answer = await wire.ask(body)
-        took.append((time.monotonic_ns() - begun[name]) / 1e6)
-        if status != 200:
-            said = answer[:300].decode(errors="replace")
-            raise BenchFailed(f"A signal was not accepted: {status} {said}")
+    begun = {}
+    for one, body in zip(keys[::batch], sent, strict=True):
+        begun[subject(one.sector, one.good, one.place)] = time.monotonic_ns()
+        await _ask(wire, body, b"")
         await asyncio.sleep(pause)
     wire.close()
-    return {"begun": begun, "acknowledged": took}
+    return {"begun": begun}
+
+
+async def read(*, url: str, key: str, paths: list[str], seconds: float) -> dict[str, Any]:
+    """Reads these pages in turn, one after the other on one connection, for a while but each once at least.
+
+    Returns:
+        ``p50`` and ``p99`` of a whole answer in milliseconds.
+    """
+    where = urlsplit(url)
+    asked = [
+        f"GET {path} HTTP/1.1\r\nhost: {where.netloc}\r\nauthorization: Bearer {key}\r\n\r\n".encode()
+        for path in paths
+    ]
+    wire, took = await connect(url), []
+    until = time.perf_counter() + seconds
+    for number, one in enumerate(cycle(asked)):
+        begun = time.perf_counter()
+        if begun >= until and number >= len(asked):
+            break
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            status, _ = await wire.ask(one)
+        if status != 200:
+            raise BenchFailed(f"{paths[number % len(paths)]} was answered {status}.")
+        took.append(time.perf_counter() - begun)
+    wire.close()
+    return {"p50": quantile(took, 0.5) * 1000, "p99": quantile(took, 0.99) * 1000}

@@ -14,6 +14,7 @@ import psutil
 from rich.table import Table
 
 from app import embedded
+from app.bench import peer
 from app.bench.lines import Line
 from app.bench.plan import Plan
 
@@ -26,26 +27,48 @@ _MEANINGS = {
 Signals a second over HTTP, each stored, judged by two rules (a threshold, and a change against the
 median of the last 28 minutes) and committed before the answer. All are calm: no rule fires. The
 series report once a minute; each connection reports series of its own, so that a batch of 1,000 on
-one connection is 1,000 different series. *Bare insert*: the same rows by INSERT … unnest into the
-same table layout on the same server, over as many connections, and nothing else. *Bare echo*:
-FastAPI and msgspec decoding the same bodies from the same load generator, and nothing else.""",
+one connection is 1,000 different series, and on more connections a few minutes of fewer. *Bare
+insert*: the same rows by INSERT … unnest into the same table layout on the same server, over as many
+connections, and nothing else. *Bare commit*: for each request one transaction that writes a number
+and nothing else, over as many connections. *Bare echo*: FastAPI and msgspec decoding the same bodies
+from the same load generator, and nothing else. *Peer*: Alertmanager takes as many alerts in the same
+requests, in memory, judges nothing and tells nobody.""",
     "single": """\
 One signal after the other on one connection: from the first byte sent to the whole answer. *Bare
-commit*: an INSERT and commit of the same row.""",
+commit*: an INSERT and commit of the same row. *Peer*: as for `ingest`.""",
     "latency": """\
 From the beginning of a POST, which opens an alert, until a receiver in another process has the
-signed webhook; the service is idle otherwise. *Bare echo and send*: FastAPI and msgspec that
-decode, sign and send over the same client, without a database.""",
+signed webhook: with nothing else to do, and while others report steadily, whether they are answered
+or not, from another process; *reached* is what was accepted of that. *Bare echo and send*: FastAPI
+and msgspec that decode, sign and send over the same client, without a database. *Peer*: Alertmanager
+with the same alerts, each a group of its own that waits for nothing, and the same steady load.""",
     "deliver": """\
 Signed webhooks a second when many are owed at once, until the attempt is recorded in the database;
 each is about another alert, so that none waits for its turn. By default four are under way to one
 endpoint and 256 in all. *Bare signed sending*: the same client and receivers, as many at a time,
 with nothing recorded. *One UPDATE a delivery*: one UPDATE and commit each on up to ten connections,
 with nothing sent. *Two processes*: one that does everything and a worker, on the same database. The
-processor and memory are those of these processes, without PostgreSQL. *One alert*: from the beginning
-of the POST that opens it until every subscription has its webhook.""",
+processor and memory are those of these processes, without PostgreSQL. *Storm*: alerts that open in
+batches of 100, from the beginning of the first POST until the last webhook has come; *peer*:
+Alertmanager with the same. *One alert*: from the beginning of the POST that opens it until every
+subscription has its webhook.""",
+    "scale": """\
+The rates of `ingest` and `deliver` when several processes, each of which does everything, share one
+PostgreSQL and the load; beside that of one. All of them, PostgreSQL, load and receivers are on the
+cores named above: more processes than cores share them.""",
     "flat": """\
-The rate of `ingest` on one connection when little and when much is stored already.""",
+The rate of `ingest` on four connections, and how long a request takes, when little and when much is
+stored already, spread over 36 months: *warm*, and *right after a checkpoint*, when PostgreSQL writes
+whole pages to its log. The two sides are two services that take turns; the runs add to what is
+stored. *Table and index* are the bytes of `signals` on the disk for each signal; what was stored
+before was inserted in the order of time, as ingest does.""",
+    "reads": """\
+From the first byte of a request to the whole answer, one after the other on one connection, while
+nothing else happens but the duties of the service.""",
+    "memory": """\
+The resident memory of one process that does everything, without PostgreSQL, and how long it takes
+from the start of the process until `/readyz` answers 200, with the start of the embedded PostgreSQL.
+*While it sends*: the most that was seen while what is owed goes out and pages are shown.""",
     "judge": """\
 Microseconds of the processor for one more signal in the engine alone: from the samples in memory to
 findings and alerts, with no database and nothing of what loads or writes them. The same engine
@@ -67,11 +90,37 @@ findings, no explanation; a test holds that it computes the same numbers. The li
 beside the time with the fewest samples held: near 1, a long history costs nothing.""",
 }
 
+_TARGETS = {
+    "batch 1000, 16 connections, beside bare insert": "≥ 25,000 and ≥ 0.25",
+    "batch 1, 64 connections, beside bare echo": "≥ 4,000 and ≥ 0.40",
+    "idle p50, beside bare echo and send": "≤ 6",
+    "idle p99, beside bare echo and send": "≤ 20",
+    "1,000 signals/s in batches of 10, p99, beside bare echo and send": "≤ 50",
+    "1,000 signals/s one by one, p99, beside bare echo and send": "≤ 50",
+    "batch 1000, warm, 10,000,000 stored, beside 100,000": "ratio ≥ 0.85",
+    "batch 1000, right after a checkpoint, 10,000,000 stored, beside 100,000": "ratio ≥ 0.80",
+    "batch 1000, warm, p99 of a request, 10,000,000 stored, beside 100,000": "ratio ≤ 1.30",
+    "batch 1000, right after a checkpoint, p99 of a request, 10,000,000 stored, beside 100,000": (
+        "ratio ≤ 1.30"
+    ),
+    "table and index": "≤ 150",
+    "list of alerts": "≤ 50",
+    "dashboard": "≤ 50",
+    "page of one alert": "≤ 50",
+    "the process that opened them": "≤ 200",
+    "right after a start": "≤ 200",
+    "while it sends": "≤ 200",
+    "start to ready, in an existing folder": "≤ 2",
+    "start to ready;": "≤ 2",
+}
+"""What we want on two cores with the usual plan, by how the case begins."""
+
 _INTRODUCTION = """\
 Every number stands beside its *bare limit*: the same work with the product left away, measured in
 the same run, taking turns. **Only the ratio travels to another machine**; the absolute numbers are
 those of this one, with PostgreSQL, the service, the receivers and the load generator all on it. A
-ratio is value ÷ limit: of rates more is better, of times less. Nothing here is asserted."""
+ratio is value ÷ limit: of rates more is better, of times less. A *target* is what we want of two
+cores. Nothing here is asserted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +139,7 @@ def table(lines: Sequence[Line]) -> Table:
     drawn = Table()
     drawn.add_column("measure")
     drawn.add_column("case")
-    for name in ("value", "lowest to highest", "limit", "ratio"):
+    for name in ("value", "lowest to highest", "limit", "ratio", "peer"):
         drawn.add_column(name, justify="right")
     drawn.add_column("unit")
     for line in lines:
@@ -113,20 +162,31 @@ def markdown(lines: Sequence[Line], occasion: Occasion) -> str:
         own = [line for line in lines if line.measure == measure]
         told += ["", f"## {measure}", "", _MEANINGS[measure]]
         for unit in dict.fromkeys(line.unit for line in own):
-            told += ["", f"| case | {unit} | lowest to highest | limit | ratio |"]
-            told += ["| --- | ---: | ---: | ---: | ---: |"]
-            told += [
-                f"| {line.case} | {' | '.join(_cells(line))} |" for line in own if line.unit == unit
-            ]
+            told += ["", *_rows([line for line in own if line.unit == unit])]
     return "\n".join(told) + "\n"
 
 
-def _cells(line: Line) -> tuple[str, str, str, str]:
+def _rows(lines: Sequence[Line]) -> list[str]:
+    """A table; columns in which nothing stands are left away."""
+    names = ("case", lines[0].unit, "lowest to highest", "limit", "ratio", "peer", "target")
+    rows = [(line.case, *_cells(line), _target(line)) for line in lines]
+    shown = [place for place in range(len(names)) if place < 3 or any(row[place] for row in rows)]
+    marks = ["---" if place == 0 else "---:" for place in shown]
+    picked = [[row[place] for place in shown] for row in (names, *rows)]
+    return [f"| {' | '.join(cells)} |" for cells in (picked[0], marks, *picked[1:])]
+
+
+def _target(line: Line) -> str:
+    return next((said for begin, said in _TARGETS.items() if line.case.startswith(begin)), "")
+
+
+def _cells(line: Line) -> tuple[str, str, str, str, str]:
     return (
         _figure(line.value),
         f"{_figure(line.low)} to {_figure(line.high)}",
         "" if line.limit is None else _figure(line.limit),
         "" if line.ratio is None else f"{line.ratio:.2f}",
+        "" if line.peer is None else _figure(line.peer),
     )
 
 
@@ -136,18 +196,33 @@ def _figure(number: float) -> str:
 
 def _where(occasion: Occasion) -> list[str]:
     plan = occasion.plan
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
-    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    machine = f"{_processor()}, {psutil.cpu_count()} cores, {memory}, {platform.system()}"
     return [
         "| | |",
         "| --- | --- |",
         f"| date | {occasion.at:%Y-%m-%d %H:%M} UTC |",
-        f"| machine | {machine} {platform.release()} |",
+        f"| machine | {machine()} |",
         f"| load average before, after | {occasion.load_before:.2f}, {occasion.load_after:.2f} |",
         f"| runs | medians of {plan.runs}, {plan.seconds:g} s each, {plan.series:,} series |",
-        f"| versions | Python {platform.python_version()}, PostgreSQL {embedded.VERSION}, {versions} |",
+        f"| versions | {versions(plan)} |",
     ]
+
+
+def machine() -> str:
+    """The machine this runs on, in words."""
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    system = f"{platform.system()} {platform.release()}"
+    return f"{_processor()}, {psutil.cpu_count()} cores, {memory}, {system}"
+
+
+def versions(plan: Plan) -> str:
+    """What takes part and in which version, in words.
+
+    Raises:
+        BenchFailed: the peer shall, and is not installed.
+    """
+    python = f"Python {platform.python_version()}, PostgreSQL {embedded.VERSION}"
+    packages = [f"{name} {metadata.version(name)}" for name in _PACKAGES]
+    return ", ".join([python, *packages, *([peer.version()] if plan.peer else [])])
 
 
 def _processor() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes of a bench. The defaults keep ``all`` near six minutes on two cores.
+    """Sizes of a bench. The defaults keep ``all`` near twelve minutes on two cores.
 
     Attributes:
         seconds: of one run of one part.
@@ -16,15 +16,21 @@ class Plan:
         samples: minutes of history that each has before.
         batches: signals in a request.
         connections: requests at the same time.
-        marks: alerts opened one after the other in a run of ``latency``.
+        marks: alerts opened one after the other in a part of ``latency``.
+        background: calm signals a second meanwhile, where it is not idle.
+        background_batches: signals in a request of these.
         receivers: endpoints of ``deliver``.
         deliveries: owed in a run of ``deliver``.
         subscriptions: that one alert of ``deliver`` is owed to.
-        flat_series: how many report in ``flat``.
-        stored: signals stored before, the two sides of ``flat``.
+        processes: of ``scale``, the first alone.
+        flat_samples: minutes of history where the rest is spread over 36 months.
+        stored: signals stored before, from few to many, in ``flat``; ``reads`` has the most.
+        open_alerts: of ``reads`` and ``memory``.
+        owed_to: subscriptions that each of these alerts is owed to.
         rules: asked of a series in ``judge``, keys of ``questions.MIXES``.
         held: samples that a series of ``judge`` has, from few to many.
         call: signals in one call of the engine, on series of the middle of ``held``.
+        peer: whether Alertmanager does the same work beside us.
     """
 
     seconds: float = 1.5
@@ -32,16 +38,22 @@ class Plan:
     series: int = 10_000
     samples: int = 32
     batches: tuple[int, ...] = (1, 100, 1_000)
-    connections: tuple[int, ...] = (1, 16)
+    connections: tuple[int, ...] = (1, 16, 64)
     marks: int = 150
+    background: int = 1_000
+    background_batches: tuple[int, ...] = (10, 1)
     receivers: tuple[int, ...] = (1, 50)
     deliveries: int = 4_000
     subscriptions: int = 1_000
-    flat_series: int = 1_000
-    stored: tuple[int, int] = (100_000, 1_000_000)
+    processes: tuple[int, ...] = (1, 2, 4)
+    flat_samples: int = 5
+    stored: tuple[int, ...] = (100_000, 1_000_000, 10_000_000)
+    open_alerts: int = 10_000
+    owed_to: int = 10
     rules: tuple[int, ...] = (1, 2, 10, 50)
     held: tuple[int, int, int] = (100, 10_000, 1_000_000)
     call: int = 1_000
+    peer: bool = False
 
     @property
     def spare_minutes(self) -> int:
@@ -60,11 +72,15 @@ TINY = Plan(
     batches=(1, 50),
     connections=(1, 2),
     marks=5,
+    background=100,
+    background_batches=(10,),
     receivers=(1, 2),
     deliveries=20,
     subscriptions=6,
-    flat_series=50,
-    stored=(1_500, 3_000),
+    processes=(1, 2),
+    stored=(1_000, 3_000),
+    open_alerts=20,
+    owed_to=2,
     rules=(1, 10),
     held=(100, 200, 5_000),
     call=5,

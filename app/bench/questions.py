@@ -53,8 +53,8 @@ def rules(count: int) -> tuple[Rule, ...]:
             title=f"Question {number}",
             version=1,
             family=Family.quantity,
-            sectors=(workload.SECTOR,),
-            indicators=tuple(workload.UNITS),
+            sectors=workload.SECTORS,
+            indicators=(workload.INDICATOR,),
             detector=detector,
         )
         for number, detector in enumerate(found)

@@ -3,8 +3,8 @@
     python -m app.bench.sink --ports 50
 
 The first line on standard output is its addresses as a JSON list. A path that begins with ``/hear``
-keeps every body with its instant; any other is only counted. ``GET /heard`` gives, by good and place,
-when the alert was first heard of, in nanoseconds of the monotonic clock, and forgets it;
+keeps every body with its instant; any other is only counted. ``GET /heard`` gives, by the name of what
+it is about, when an alert was first heard of, in nanoseconds of the monotonic clock, and forgets it;
 ``GET /counted`` gives how many bodies were taken, of how many bytes, and when the last came.
 """
 
@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from app.bench import loops
+from app.bench import forms, loops
 
 _TAKEN = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -51,8 +51,15 @@ class Notes:
     def _first_heard(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for at, body in self.heard:
-            alert = json.loads(body)["data"]["alert"]
-            found.setdefault(f"{alert['good']}/{alert['place']}", at)
+            said = json.loads(body)
+            # The peer tells of several at once, and names what they are about by labels.
+            about = (
+                [a["labels"] for a in said["alerts"]]
+                if "alerts" in said
+                else [said["data"]["alert"]]
+            )
+            for one in about:
+                found.setdefault(forms.subject(one["sector"], one["good"], one["place"]), at)
         self.heard.clear()
         return found
 

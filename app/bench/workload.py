@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,26 +12,29 @@ import asyncpg
 
 from alerts.signals import Sample, SeriesId, SeriesKey
 from app import documents, store
+from app.bench.forms import Form
 from app.database import Database
 from app.store.series import RING_SAMPLES, SeriesState, packed
 
 PROFILES = Path(__file__).parent / "profiles"
 """Two rules for each of the series: a threshold, and a change against the median."""
 
-SECTOR = "medical_devices"
-# The indicators that report; asked by no shipped rule, so that each signal is judged by the bench's two.
-UNITS = {
-    "supply_interruption": "days",
-    "notified_body_capacity": "days",
-    "delivery_delay": "days",
-    "labour_report_count": "reports/month",
-}
+# Asked by no shipped rule, so that each signal is judged by the bench's two.
+INDICATOR = "delivery_delay"
+SECTORS = (
+    "batteries", "critical_minerals", "medical_devices", "pharmaceuticals", "semiconductors", "shipping",
+)  # fmt: skip
 MOST_SERIES = 10_000
 
 # Calm: no rule fires, and every judgement is made. No value is the one of the minute before.
 LEVELS = (10.0, 10.5, 11.0, 10.25, 10.75)
 MARK = 100.0
 """Far above the lower band of each rule."""
+
+SPAN = timedelta(days=36 * 365 / 12)
+"""So long before its first minute the spread part of a history begins: 36 months."""
+
+_ROWS_AT_ONCE = 300_000
 
 
 def instant(start: datetime, minute: int) -> datetime:
@@ -38,14 +43,14 @@ def instant(start: datetime, minute: int) -> datetime:
 
 
 def series(count: int, exercise: str = "") -> list[SeriesKey]:
-    """The keys of the first ``count`` series, the same in every process."""
+    """The keys of the first ``count`` series, the same in every process; each is about another subject."""
     catalogue = documents.load_catalogue()
-    goods = [good.code for good in catalogue.goods.values() if SECTOR in good.sectors]
     places = [*sorted(catalogue.countries), "EU"]
     every = (
-        SeriesKey(SECTOR, indicator, good, place, exercise)
-        for indicator in UNITS
-        for good in goods
+        SeriesKey(sector, INDICATOR, good.code, place, exercise)
+        for sector in SECTORS
+        for good in catalogue.goods.values()
+        if sector in good.sectors
         for place in places
     )
     return [key for key, _ in zip(every, range(count), strict=False)]
@@ -59,14 +64,17 @@ def level(number: int, minute: int) -> float:
 class Bodies:
     """Makes request bodies by joining bytes: a load generator must not cost what it measures."""
 
-    def __init__(self, keys: Sequence[SeriesKey], numbers: Sequence[int], start: datetime) -> None:
+    def __init__(
+        self, keys: Sequence[SeriesKey], numbers: Sequence[int], start: datetime, form: Form
+    ) -> None:
         self._numbers = numbers
         self._start = start
-        self._heads = [_head(keys[number]) for number in numbers]
-        self._tails = [f'","value":{value}}}'.encode() for value in LEVELS]
+        self._form = form
+        self._heads = [form.head(keys[number]) for number in numbers]
+        self._tails = [form.tail(value) for value in LEVELS]
 
     def batches(self, size: int, first_minute: int) -> Iterator[bytes]:
-        """Bodies without end: series after series, minute after minute. One signal is an object."""
+        """Bodies without end: series after series, minute after minute."""
         minute, place = first_minute, 0
         stamp = _text(instant(self._start, minute))
         while True:
@@ -78,54 +86,128 @@ class Bodies:
                 if place == len(self._heads):
                     minute, place = minute + 1, 0
                     stamp = _text(instant(self._start, minute))
-            yield parts[0] if size == 1 else b"[" + b",".join(parts) + b"]"
+            yield self._form.body(parts)
 
 
-def mark(key: SeriesKey, at: datetime) -> bytes:
-    """A body of one signal that opens an alert."""
-    return b"".join((_head(key), _text(at), f'","value":{MARK}}}'.encode()))
-
-
-def _head(key: SeriesKey) -> bytes:
-    said = "".join(f'"{name}":"{code}",' for name, code in key._asdict().items() if code)
-    return f'{{{said}"unit":"{UNITS[key.indicator]}","observed_at":"'.encode()
+def marks(keys: Sequence[SeriesKey], at: datetime, form: Form, size: int) -> Iterator[bytes]:
+    """Bodies of ``size`` signals, each of which opens an alert of its own."""
+    stamp, tail = _text(at), form.tail(MARK)
+    for first in range(0, len(keys), size):
+        some = keys[first : first + size]
+        yield form.body([b"".join((form.head(key), stamp, tail)) for key in some])
 
 
 def _text(at: datetime) -> bytes:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
-async def store_history(database_url: str, count: int, samples: int, start: datetime) -> None:
-    """Puts ``samples`` minutes of ``count`` series into an empty database, as ingest would have."""
-    now = datetime.now(UTC)
-    database = Database(database_url)
+@dataclass(slots=True)
+class History:
+    """What series reported before the bench begins: ``samples`` minutes from ``start`` on, and what was
+    spread over the 36 months before. Written as ingest would have left it, signals in order of time.
+    """
+
+    count: int
+    samples: int
+    start: datetime
+    spread: list[int] = field(default_factory=list)
+
+    @property
+    def stored(self) -> int:
+        """How many signals that makes."""
+        return self.count * (self.samples + sum(self.spread))
+
+    async def begin(self, database_url: str) -> None:
+        """Stores the minutes from ``start`` on, in an empty database."""
+        await self._make_months(database_url, self.start)
+        minutes = [instant(self.start, minute) for minute in range(self.samples)]
+        await self._store(database_url, minutes)
+
+    async def grow(self, database_url: str, stored: int) -> None:
+        """Stores so much more, spread over 36 months, that it is ``stored``. No service may run."""
+        more = (stored - self.stored) // self.count
+        if more <= 0:
+            return
+        await self._make_months(database_url, self.start - SPAN)
+        # Each time a second later than the time before: no two report the same instant.
+        begin, gap = self.start - SPAN + timedelta(seconds=len(self.spread)), SPAN / (more + 1)
+        self.spread.append(more)
+        await self._store(database_url, [begin + gap * number for number in range(more)])
+
+    async def _make_months(self, database_url: str, since: datetime) -> None:
+        database, now = Database(database_url), datetime.now(UTC)
+        try:
+            async with database.begin() as connection:
+                while since < now + timedelta(days=31):
+                    await store.partitions.ensure_months(connection, since, ahead=0)
+                    since += timedelta(days=28)
+        finally:
+            await database.close()
+
+    async def _store(self, database_url: str, instants: Sequence[datetime]) -> None:
+        """Two connections store a half each; then tables and statistics are as after a quiet night."""
+        ids = await self._keep_states(database_url, instants)
+        half = len(instants) // 2
+        await asyncio.gather(
+            _insert(database_url, ids, instants, range(half)),
+            _insert(database_url, ids, instants, range(half, len(instants))),
+        )
+        raw = await asyncpg.connect(database_url)
+        try:
+            await raw.execute("VACUUM ANALYZE")
+            await raw.execute("CHECKPOINT")
+        finally:
+            await raw.close()
+
+    async def _keep_states(self, database_url: str, instants: Sequence[datetime]) -> list[SeriesId]:
+        """Has every series know of these samples too; the ids in the order of the series."""
+        now, keys = datetime.now(UTC), series(self.count)
+        # What a series reports depends on its number by this alone.
+        newest = [
+            [Sample(at, level(number, k)) for k, at in enumerate(instants)][-RING_SAMPLES:]
+            for number in range(len(LEVELS))
+        ]
+        database = Database(database_url)
+        try:
+            async with database.begin() as connection:
+                found = await store.series.find_or_make(connection, keys, now)
+                ids = [found[key] for key in keys]
+                before = await store.series.states(connection, ids)
+                after = [
+                    _with(before[i], newest[number % len(newest)], len(instants))
+                    for number, i in enumerate(ids)
+                ]
+                await store.series.move(connection, after, now)
+        finally:
+            await database.close()
+        return ids
+
+
+def _with(state: SeriesState, newest: Sequence[Sample], count: int) -> SeriesState:
+    """A state that knows of ``count`` samples more, of which these are the newest."""
+    ring = sorted([*state.samples(), *newest])[-RING_SAMPLES:]
+    return state._replace(
+        last_observed_at=ring[-1].at,
+        last_value=ring[-1].value,
+        observations=state.observations + count,
+        ring=packed(ring),
+    )
+
+
+async def _insert(
+    database_url: str, ids: Sequence[SeriesId], instants: Sequence[datetime], which: range
+) -> None:
+    raw = await asyncpg.connect(database_url)
+    now, some = datetime.now(UTC), max(1, _ROWS_AT_ONCE // len(ids))
     try:
-        async with database.begin() as connection:
-            found = await store.series.find_or_make(connection, series(count), now)
-            ids = [found[key] for key in series(count)]
-            await store.series.move(
-                connection, [_state(n, i, samples, start) for n, i in enumerate(ids)], now
+        for first in range(which.start, which.stop, some):
+            until = min(first + some, which.stop)
+            await raw.execute(
+                "INSERT INTO signals SELECT s.id, m.at, 1, 1, "
+                "($3::float8[])[((s.number - 1 + $4 + m.number - 1) % $5)::int + 1], $6, NULL "
+                "FROM unnest($2::timestamptz[]) WITH ORDINALITY AS m (at, number), "
+                "unnest($1::bigint[]) WITH ORDINALITY AS s (id, number) ORDER BY m.at, s.number",
+                *(ids, instants[first:until], list(LEVELS), first, len(LEVELS), now),
             )
     finally:
-        await database.close()
-    raw = await asyncpg.connect(database_url)
-    try:
-        await raw.execute(
-            "INSERT INTO signals SELECT s.id, $3::timestamptz + m * interval '1 minute', 1, 1, "
-            "($4::float8[])[((s.number - 1 + m) % $5)::int + 1], $6, NULL "
-            "FROM generate_series(0, $2::int - 1) AS m, "
-            "unnest($1::bigint[]) WITH ORDINALITY AS s (id, number) ORDER BY m, s.number",
-            *(ids, samples, start, list(LEVELS), len(LEVELS), now),
-        )
-        await raw.execute("VACUUM ANALYZE")
-        await raw.execute("CHECKPOINT")
-    finally:
         await raw.close()
-
-
-def _state(number: int, series_id: SeriesId, samples: int, start: datetime) -> SeriesState:
-    newest = [
-        Sample(instant(start, minute), level(number, minute))
-        for minute in range(max(0, samples - RING_SAMPLES), samples)
-    ]
-    return SeriesState(series_id, 0, newest[-1].at, newest[-1].value, samples, packed(newest))

@@ -13,7 +13,18 @@ from app.cli import saying
 
 def bench(
     measure: Annotated[
-        Literal["all", "ingest", "single", "latency", "deliver", "flat", "judge"],
+        Literal[
+            "all",
+            "ingest",
+            "single",
+            "latency",
+            "deliver",
+            "scale",
+            "flat",
+            "reads",
+            "memory",
+            "judge",
+        ],
         typer.Argument(help="What to measure."),
     ],
     as_json: saying.AsJson = False,
@@ -24,6 +35,20 @@ def bench(
     runs: Annotated[
         int | None, typer.Option(min=1, max=99, help="Of each part, taking turns; 3 if not given.")
     ] = None,
+    stored: Annotated[
+        int | None,
+        typer.Option(
+            min=200_000,
+            max=100_000_000,
+            help="The most signals that are stored; 10,000,000 if not given.",
+        ),
+    ] = None,
+    peer: Annotated[
+        Literal["alertmanager"] | None,
+        typer.Option(
+            help="Has another product, where it is installed, do the same work beside us."
+        ),
+    ] = None,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also writes the page for people there.")
     ] = None,
@@ -31,7 +56,7 @@ def bench(
     """Measures the product beside its bare limits, in processes and a data folder of its own.
 
     With --json prints one object a line, each as soon as it is known; otherwise a table. It never
-    judges a number. `all` takes about six minutes.
+    judges a number. `all` takes about twelve minutes.
     """
     import dataclasses
     from datetime import UTC, datetime
@@ -47,15 +72,21 @@ def bench(
         plan = dataclasses.replace(plan, seconds=seconds)
     if runs is not None:
         plan = dataclasses.replace(plan, runs=runs)
+    if stored is not None:
+        less = (one for one in plan.stored if one < stored)
+        plan = dataclasses.replace(plan, stored=(*less, stored))
+    if peer is not None:
+        plan = dataclasses.replace(plan, peer=True)
     names = measures.NAMES if measure == "all" else (measure,)
     begun, load_before = datetime.now(UTC), page.load_average()
+    where = {"machine": page.machine(), "versions": page.versions(plan)}
     lines = []
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
         task = progress.add_task(f"Measuring {measure}", total=measures.ticks(names, plan))
         for line in measures.take(names, plan, lambda: progress.advance(task)):
             lines.append(line)
             if as_json:
-                saying.out(json.dumps(line.document()))
+                saying.out(json.dumps(line.document() | where))
     if not as_json:
         Console().print(page.table(lines))
     if write is not None:

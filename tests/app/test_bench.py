@@ -16,7 +16,19 @@ from typer.testing import CliRunner
 from alerts import detectors
 from alerts.rules import Measured
 from app import documents
-from app.bench import bed, judging, measures, page, plain, questions, workload
+from app.bench import (
+    accepting,
+    bed,
+    delivering,
+    holding,
+    judging,
+    measures,
+    page,
+    peer,
+    plain,
+    questions,
+    workload,
+)
 from app.bench.bed import Bed
 from app.bench.lines import BenchFailed, Line, compare, quantile
 from app.bench.plan import TINY, Plan
@@ -53,30 +65,37 @@ def check(lines: list[Line], measure: str, *units: str) -> None:
 
 def test_ingest_stands_beside_a_bare_insert_and_a_bare_echo(tiny: Bed) -> None:
     ticked: list[None] = []
-    lines = list(measures.ingest(tiny, lambda: ticked.append(None)))
+    lines = list(accepting.ingest(tiny, lambda: ticked.append(None)))
     check(lines, "ingest", "signals/s")
-    assert len(lines) == 2 * len(TINY.batches) * len(TINY.connections)
+    assert len(lines) == 3 * len(TINY.batches) * len(TINY.connections)
     assert lines[0].case == "batch 1, 1 connection, beside bare insert"
     assert lines[-1].case == "batch 50, 2 connections, beside bare echo"
     assert len(ticked) == measures.ticks(["ingest"], TINY)
 
 
 def test_single_stands_beside_a_bare_commit(tiny: Bed) -> None:
-    lines = list(measures.single(tiny, lambda: None))
+    lines = list(accepting.single(tiny, lambda: None))
     check(lines, "single", "ms")
     assert lines[0].value <= lines[1].value, "the p50 is above the p99"
 
 
 def test_latency_is_taken_until_another_process_has_the_webhook(tiny: Bed) -> None:
-    lines = list(measures.latency(tiny, lambda: None))
-    check(lines, "latency", "ms")
+    lines = list(accepting.latency(tiny, lambda: None))
+    check(lines, "latency", "ms", "signals/s")
+    assert [line.case.removesuffix(", beside bare echo and send") for line in lines] == [
+        "idle p50",
+        "idle p99",
+        "100 signals/s in batches of 10, p50",
+        "100 signals/s in batches of 10, p99",
+        "100 signals/s in batches of 10, reached",
+    ]
     assert lines[0].value <= lines[1].value, "the p50 is above the p99"
 
 
 def test_deliver_sends_everything_that_is_owed_to_each_receiver(tiny: Bed) -> None:
     ticked: list[None] = []
     before = tiny.ask("GET", "/v1/alerts?limit=1")
-    lines = list(measures.deliver(tiny, lambda: ticked.append(None)))
+    lines = list(delivering.deliver(tiny, lambda: ticked.append(None)))
     check(lines, "deliver", "deliveries/s", "µs/delivery", "MB", "ms")
     beside_bare = [line for line in lines if line.unit in {"deliveries/s", "ms"}]
     assert [line.case for line in beside_bare if "UPDATE" not in line.case] == [
@@ -84,6 +103,7 @@ def test_deliver_sends_everything_that_is_owed_to_each_receiver(tiny: Bed) -> No
         for case in (
             "1 receiver",
             "2 receivers",
+            "storm of 20 alerts, 1 receiver",
             "one alert to 6 subscriptions",
             "1 receiver, two processes",
             "2 receivers, two processes",
@@ -93,12 +113,53 @@ def test_deliver_sends_everything_that_is_owed_to_each_receiver(tiny: Bed) -> No
     assert tiny.ask("GET", "/v1/alerts?limit=1") != before
 
 
+def test_scale_stands_beside_one_process(tiny: Bed) -> None:
+    ticked: list[None] = []
+    lines = list(delivering.scale(tiny, lambda: ticked.append(None)))
+    check(lines, "scale", "signals/s", "deliveries/s")
+    assert [line.case for line in lines] == [
+        "batch 50, 16 connections, 1 process",
+        "batch 50, 16 connections, 2 processes, beside 1",
+        "batch 1, 64 connections, 1 process",
+        "batch 1, 64 connections, 2 processes, beside 1",
+        "2 receivers, 1 process",
+        "2 receivers, 2 processes, beside 1",
+    ]
+    assert len(ticked) == measures.ticks(["scale"], TINY)
+
+
 def test_flat_stands_beside_the_rate_with_little_stored(tiny: Bed) -> None:
     """Two beds are two services; that both sides are the same one here does not change the lines."""
-    lines = list(measures.flat(tiny, tiny, lambda: None))
-    check(lines, "flat", "signals/s")
-    assert (lines[0].limit, lines[0].ratio) == (None, None)
-    assert lines[1].limit == lines[0].value
+    ticked: list[None] = []
+    before = tiny.sql("SELECT count(*) FROM signals")
+    lines = list(holding.flat(tiny, tiny, lambda: ticked.append(None)))
+    check(lines, "flat", "signals/s", "ms", "bytes/signal")
+    assert [line.limit is None for line in lines] == [True, False] * 4 + [True, True]
+    assert len(ticked) == measures.ticks(["flat"], TINY)
+    old = "SELECT count(*) FROM signals WHERE observed_at < now() - interval '30 days'"
+    assert tiny.sql(old) == tiny.plan.stored[-1] - tiny.plan.series * tiny.plan.samples
+    assert tiny.sql("SELECT count(*) FROM signals") > before + tiny.sql(old)
+    counted = "SELECT sum(observations)::bigint FROM series_state"
+    assert tiny.sql(counted) == tiny.sql("SELECT count(*) FROM signals")
+
+
+def test_reads_and_memory_are_taken_while_alerts_are_open_and_deliveries_owed(tiny: Bed) -> None:
+    ticked: list[None] = []
+    burden = holding.fill(tiny)
+    assert (burden.alerts, burden.owed) == (20, 40)
+    check(list(holding.reads(tiny, burden, lambda: ticked.append(None))), "reads", "ms")
+    lines = list(holding.memory(tiny, burden, lambda: ticked.append(None)))
+    check(lines, "memory", "MB", "s")
+    assert len(ticked) == measures.ticks(["reads", "memory"], TINY) - 1
+
+
+def test_a_peer_that_is_not_installed_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peer, "PROGRAM", "forewarn-no-such-program")
+    refused = CliRunner().invoke(command_line, ["bench", "single", "--peer", "alertmanager"])
+    assert isinstance(refused.exception, BenchFailed)
+    assert str(refused.exception).startswith("There is no program forewarn-no-such-program")
 
 
 def test_judge_stands_beside_a_plain_loop_and_beside_a_short_history() -> None:
@@ -172,7 +233,8 @@ def test_every_signal_of_the_bench_is_judged_by_two_rules_and_is_calm(tiny: Bed)
         brief = policy.brief(key)
         assert [profile.id for profile, _ in brief.questions] == ["bench", "bench"]
         assert not brief.joint
-    calm = workload.series(TINY.series)[-1]  # `latency` marks the first ones.
+    # Those who measure mark the first ones, the last ones, and one or two between.
+    calm = workload.series(TINY.series)[TINY.series // 2]
     alerts = tiny.ask("GET", f"/v1/alerts?good={calm.good}&place={calm.place}")
     assert [a for a in alerts["items"] if (a["good"], a["place"]) == (calm.good, calm.place)] == []
 
