@@ -7,6 +7,7 @@ The rooms, top to bottom; each may use those below it and none above:
     replay        recorded history through the engine, streamed, for backtests
     desk          the engine with a memory as narrow as the service's, for tests of rules
     skill         warnings scored against labelled disruptions
+    retention     how long signals are kept, by sector and sharing label
     hindsight     judges a subject again when its past has changed
     overflow      too many alerts at once, told in one summary
     judgement     folds new samples of many series into findings and alerts

@@ -13,6 +13,7 @@ The rooms, top to bottom; each may use those below it and none above:
     ingest, deliver, subscribe verbs: accept signals, send what is owed, look after endpoints
     recover                    verb: owes a range of deliveries again
     rulebook, inquire          verbs: save rules and shelves; say why there is no alert
+    tidy                       verb: months in order, nothing kept longer than it may be
     preview                    verb: say what a filter would have let through
     backtest, timetable        verbs: replay history and score it; play scenarios of rules
     evaluate                   verb: load, judge, write down

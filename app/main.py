@@ -18,6 +18,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from alerts.catalogue import Catalogue
+from alerts.retention import Retention
 from app import access, api, dashboard, documents, scheduler, seals, store, telemetry
 from app.api import health, problems, webhooks
 from app.api.envelope import Envelope
@@ -29,7 +31,7 @@ from app.ingest import Intake
 from app.outbound import Outbound
 from app.policy import Policy
 from app.rulebook import Rulebook
-from app.settings import Settings, Unusable
+from app.settings import Settings, SettingsFaulty, Unusable
 
 VERSION = "0.1.0"
 
@@ -124,6 +126,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             await stack.enter_async_context(_running(lambda: _keep_running(embedded)))
         sealing = seals.from_settings(settings)
         catalogue = documents.load_catalogue()
+        _check_retention(settings, catalogue)
         policy = Policy(catalogue, {})
         book = Rulebook(database, policy, clock=lambda: datetime.now(UTC))
         await book.keep_profiles(_profile_files(settings))
@@ -150,6 +153,15 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         )
         yield
     telemetry.line("service.closed", role=role)
+
+
+def _check_retention(settings: Settings, catalogue: Catalogue) -> None:
+    """A sector misspelt in the policy would be kept by another line of it, for longer or shorter."""
+    if unknown := Retention(settings.retention).unknown(catalogue.sectors):
+        raise SettingsFaulty(
+            f"FOREWARN_RETENTION names {', '.join(unknown)}, and the catalogue has no such sector. "
+            f"There are: {', '.join(sorted(catalogue.sectors))}."
+        )
 
 
 def _profile_files(settings: Settings) -> list[Path]:
@@ -193,6 +205,7 @@ def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[sch
         scheduler.owners_duty(database),
         scheduler.clocks_duty(database, settings),
         scheduler.retention_duty(database, settings),
+        scheduler.signals_duty(database, settings),
         scheduler.tally_duty(database),
     )
 

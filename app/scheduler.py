@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from app import evaluate, recover, store, telemetry
+from alerts.retention import Retention
+from app import evaluate, recover, store, telemetry, tidy
 from app.database import Database, DatabaseAway
 from app.deliver import owners
 from app.policy import Policy
@@ -22,10 +23,10 @@ from app.settings import Settings
 
 _RUNNER_LOCK = 4_706_301_218_003
 _LOOK_AGAIN_SECONDS = 5.0
-_DAY_SECONDS = 86_400.0
 _HOUR_SECONDS = 3_600.0
 _MINUTE_SECONDS = 60.0
 _RECOVERY_SECONDS = 2.0
+_MONTHS_SECONDS = 10.0
 _TOGETHER = 1_000
 _TALLY_SECONDS = 10.0
 
@@ -46,14 +47,44 @@ class Duty:
 
 
 def month_duty(database: Database) -> Duty:
-    """Makes the months of ``signals`` ahead of time."""
+    """Makes the months of ``signals`` ahead of time, and those of the past that are worth it.
+
+    It looks into the default only when something has been written there.
+    """
+    seen: int | None = None
 
     async def ensure_months(now: datetime) -> dict[str, object]:
+        nonlocal seen
         async with database.begin() as connection:
-            made = await store.partitions.ensure_months(connection, now)
-        return {"made": made} if made else {}
+            written = await store.partitions.default_insertions(connection)
+        found = await tidy.open_months(database, now, look_through=written != seen)
+        if not found.waiting:
+            seen = written
+        told: dict[str, object] = {}
+        if found.opened:
+            told |= {"made": found.opened, "moved": found.moved}
+        if found.waiting:
+            told["waiting"] = found.waiting
+        return told
 
-    return Duty("partitions.ensured", _DAY_SECONDS, ensure_months)
+    return Duty("partitions.ensured", _MONTHS_SECONDS, ensure_months)
+
+
+def signals_duty(database: Database, settings: Settings) -> Duty:
+    """Takes away the signals that the retention policy keeps no longer."""
+    retention = Retention(settings.retention)
+
+    async def retire(now: datetime) -> dict[str, object]:
+        found = await tidy.retire(database, retention, now)
+        told = {
+            "signals": found.signals,
+            "dropped": found.months,
+            "thinned": found.thinned,
+            "waiting": found.waiting,
+        }
+        return {name: what for name, what in told.items() if what}
+
+    return Duty("signals.retention_kept", _HOUR_SECONDS, retire)
 
 
 def sweep_duty(database: Database, policy: Policy, every_seconds: float) -> Duty:

@@ -88,6 +88,27 @@ def from_settings(settings: Settings) -> Seals:
     return Seals(_key_from(settings.data_dir.expanduser().absolute() / KEY_FILE))
 
 
+def copy_key(settings: Settings, folder: Path) -> bool:
+    """Copies the key file beside a copy of the database; False where the key is a setting.
+
+    Raises:
+        KeyFileUnusable: it cannot be read or written.
+    """
+    if settings.secret_key is not None:
+        return False
+    key = _key_from(settings.data_dir.expanduser().absolute() / KEY_FILE)
+    path = folder / KEY_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{key}\n")
+    except OSError as error:
+        raise KeyFileUnusable(
+            f"The secret key cannot be copied to {path} ({error.strerror})."
+        ) from error
+    return True
+
+
 def _key_from(path: Path) -> str:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,6 +13,8 @@ from urllib.parse import unquote_to_bytes
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from alerts.retention import Keep
+
 PREFIX = "FOREWARN_"
 
 _PUBLIC_URL = re.compile(
@@ -76,6 +78,13 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 ProxySetting = Annotated[Proxy | Literal["environment"] | None, NoDecode, BeforeValidator(_proxy)]
 SecondsList = Annotated[tuple[Seconds, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _keeps(text: Any) -> Any:
+    return [Keep.read(part) if isinstance(part, str) else part for part in _split(text)]
+
+
+Keeps = Annotated[tuple[Keep, ...], NoDecode, BeforeValidator(_keeps)]
 
 
 class Settings(BaseSettings):
@@ -204,6 +213,12 @@ class Settings(BaseSettings):
         default=90,
         ge=30,
         description="How long finished deliveries are kept, and so how far back the pull feed reaches.",
+    )
+    retention: Keeps = Field(
+        default=(),
+        description="How many months signals are kept, by sector and sharing label, comma-separated: "
+        "`semiconductors/RED=24,*/RED=36,energy=forever,*=120`. The first line that fits counts; what none "
+        "fits is kept for ever. The same for every process. See [database.md](database.md).",
     )
     ingest_lanes: int = Field(
         default=2,

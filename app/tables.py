@@ -100,6 +100,17 @@ signals = Table(
     Column("detail", Text),
 )
 
+retired = Table(
+    "retired",
+    metadata,
+    Column("month", _instant, primary_key=True),
+    Column("sector", Text, primary_key=True),
+    Column("tlp", Text, primary_key=True),
+    Column("signals", BigInteger, nullable=False),
+    Column("whole", Boolean, nullable=False),
+    Column("retired_at", _instant, nullable=False),
+)
+
 findings = Table(
     "findings",
     metadata,

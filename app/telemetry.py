@@ -46,6 +46,11 @@ signals_at_a_glance = Counter(
     "Signals accepted that were so surely calm that nothing had to be read for them.",
     registry=REGISTRY,
 )
+signals_retired = Counter(
+    "forewarn_signals_retired",
+    "Signals that the retention policy took away.",
+    registry=REGISTRY,
+)
 ingest_seconds = Histogram(
     "forewarn_ingest_transaction_seconds",
     "Time of one ingest transaction, from its first lock to its commit.",

@@ -164,7 +164,14 @@ async def show_explanation(ref: str, _: Reader, here: Here) -> dict[str, Any]:
     async with here.database.begin() as connection:
         kept = await _find(connection, ref)
         explanations = await store.alerts.last_explanations(connection, [kept.id])
-    return {"ref": ref, **explanations[kept.id]}
+        retired = await store.retirement.retired_before(connection, kept.alert.scope.sector)
+    # What was said then stands; the signals behind it may be kept no longer.
+    gone = retired is not None and retired > kept.alert.opened_at
+    return {
+        "ref": ref,
+        **explanations[kept.id],
+        "retired_before": explanation.instant(retired) if gone else None,
+    }
 
 
 async def _find(connection: Connection, ref: str) -> store.alerts.Kept:

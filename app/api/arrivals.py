@@ -18,6 +18,7 @@ import msgspec
 from alerts import catalogue as catalogue_of
 from alerts.catalogue import Event, Fault, Indicator
 from alerts.mechanisms import Tlp
+from alerts.retention import UNMARKED, Retention
 from alerts.signals import Origin, PartnerId, SeriesKey, Severity
 from app.api.problems import Problem
 from app.house import House
@@ -117,11 +118,11 @@ def check_items(
         Problem: the body is no JSON, or too long.
     """
     checked = Checked()
-    latest = now + timedelta(seconds=here.settings.future_tolerance_seconds)
+    taken = _Taken.now(here.settings, now)
     if not _is_array(body):
         decoded = _decode_alone(body, "")
         found = (
-            decoded if isinstance(decoded, Problem) else _check(decoded, partner, here, latest, "")
+            decoded if isinstance(decoded, Problem) else _check(decoded, partner, here, taken, "")
         )
         _file(checked, 0, found)
         return checked, False
@@ -140,7 +141,7 @@ def check_items(
             _file(checked, index, item)
         else:
             suggest = len(checked.refused) < _SUGGESTIONS
-            found = _check(item, partner, here, latest, f"/{index}", suggest=suggest)
+            found = _check(item, partner, here, taken, f"/{index}", suggest=suggest)
             _file(checked, index, found)
     return checked, True
 
@@ -164,7 +165,7 @@ def check_retractions(
     retractions = decoded if isinstance(decoded, list) else [decoded]
     _limit(len(retractions), here.settings)
     checked = Checked()
-    latest = now + timedelta(seconds=here.settings.future_tolerance_seconds)
+    taken = _Taken.now(here.settings, now)
     for index, said in enumerate(retractions):
         key = _key(said)
         pointer = f"/{index}" if several else ""
@@ -172,7 +173,7 @@ def check_retractions(
         if _subject(here.policy, key, is_event=bool(said.event)) is None:
             suggest = len(checked.refused) < _SUGGESTIONS
             faults.extend(_key_faults(here.policy, key, is_event=bool(said.event), suggest=suggest))
-        faults.extend(_impossible_instant(said.observed_at, latest))
+        faults.extend(_impossible_instant(said.observed_at, taken))
         faults.extend(_misnamed_exercise(said.exercise))
         faults.extend(_unstorable(said, ("reason",)))
         if faults:
@@ -254,7 +255,7 @@ def _check(
     item: Item,
     partner: PartnerId,
     here: House,
-    latest: datetime,
+    taken: _Taken,
     pointer: str,
     *,
     suggest: bool = True,
@@ -271,7 +272,9 @@ def _check(
             faults.extend(_missing(item, subject))
         elif fault := catalogue_of.value_fault(subject, item.unit, item.value):
             faults.append(fault)
-    faults.extend(_impossible_instant(item.observed_at, latest))
+    faults.extend(_impossible_instant(item.observed_at, taken))
+    if item.observed_at < taken.all_from:
+        faults.extend(_retired(item, taken))
     faults.extend(_odd_fields(item, is_event=is_event))
     if faults:
         return _refusal(faults, pointer)
@@ -289,8 +292,42 @@ def _check(
     )
 
 
-def _impossible_instant(observed_at: datetime, latest: datetime) -> list[Fault]:
-    if observed_at > latest:
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Of which instants signals are taken now: none later than ``latest``, whatever they are none
+    refused from ``all_from`` on, and before that as the retention policy says.
+    """
+
+    at: datetime
+    latest: datetime
+    all_from: datetime
+    retention: Retention
+
+    @classmethod
+    def now(cls, settings: Settings, now: datetime) -> _Taken:
+        retention = Retention(settings.retention)
+        latest = now + timedelta(seconds=settings.future_tolerance_seconds)
+        return cls(now, latest, retention.all_kept_from(now) or _EARLIEST, retention)
+
+
+def _retired(item: Item, taken: _Taken) -> list[Fault]:
+    """What the record would give up within the hour is not taken, so that nothing hangs on it."""
+    label = item.tlp.value if item.tlp else UNMARKED
+    kept_from = taken.retention.kept_from(taken.at, item.sector, label)
+    if kept_from is None or item.observed_at >= kept_from:
+        return []
+    marked = f"marked TLP:{label}" if label else "without a label"
+    return [
+        Fault(
+            "/observed_at",
+            f"signals of {item.sector} {marked} are kept here from {kept_from:%Y-%m-%d} on; "
+            f"{item.observed_at.isoformat()} is older",
+        )
+    ]
+
+
+def _impossible_instant(observed_at: datetime, taken: _Taken) -> list[Fault]:
+    if observed_at > taken.latest:
         said = f"{observed_at.isoformat()} is in the future; check your clock"
         return [Fault("/observed_at", said)]
     if observed_at < _EARLIEST:

@@ -39,6 +39,11 @@ class SeriesShown(BaseModel):
     last_value: float | None
     last_received_at: datetime | None
     observations: int
+    retired_before: datetime | None = Field(
+        default=None,
+        description="What was observed of its sector before then has been retired in part or whole by the "
+        "retention policy. Told of one series, not in lists.",
+    )
 
 
 class SeriesList(BaseModel):
@@ -100,9 +105,11 @@ async def show_series(series_id: Id, _: Reader, here: Here) -> SeriesShown:
     """A series and where it stands."""
     async with here.database.begin() as connection:
         row = await store.dossiers.one_series(connection, SeriesId(series_id))
-    if row is None:
-        raise Problem("not-found", f"There is no series {series_id}.")
-    return _shown(here, row)
+        if row is None:
+            raise Problem("not-found", f"There is no series {series_id}.")
+        shown = _shown(here, row)
+        shown.retired_before = await store.retirement.retired_before(connection, row.key.sector)
+    return shown
 
 
 @router.get(

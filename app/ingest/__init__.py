@@ -22,6 +22,7 @@ from app.ingest.arriving import Arrival, Status
 from app.ingest.calm import Glance, Overtaken, Request
 from app.policy import Policy
 from app.recall import Recall
+from app.store.signals import MonthOpened
 
 __all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status", "accept_signals"]
 
@@ -220,7 +221,7 @@ class Intake:
                 except ScopesNeeded as needed:
                     scopes = needed.scopes
                     self._recall.forgotten(touched)
-                except Overtaken:
+                except (Overtaken, MonthOpened):
                     self._recall.forgotten(touched)
                 else:
                     self._recall.committed(touched)
@@ -265,6 +266,7 @@ async def accept_signals(
     Raises:
         ScopesNeeded: roll back and call again with these scopes.
         Overtaken: roll back and call again; what was thought calm will be judged.
+        MonthOpened: roll back and call again.
     """
     touched = {s for series, _ in requests for s in series}
     versions = await store.series.lock(connection, map(store.series.lane_of_series, touched))

@@ -19,12 +19,14 @@
     recorded         all that was ever reported, for backtests
     records          attempts recorded under a fence, and what follows
     recoveries       ranges of deliveries that are owed again, bit by bit
+    retirement       what the record keeps no longer
     rules            versions of single rules, laid over the profiles
     series           series and their state
     shelves          what operators have quietened, until when and why
     signals          what was reported
     subscriptions    who wants to hear what, and where
     transition_log   transitions as routing saw them, newest first
+    vitals           how the database itself does
 
 Functions take an open ``Connection`` first and never commit. Rows become values of ``alerts`` here
 and nowhere else. A function exists because it contains SQL.
@@ -50,12 +52,14 @@ from app.store import (
     recorded,
     records,
     recoveries,
+    retirement,
     rules,
     series,
     shelves,
     signals,
     subscriptions,
     transition_log,
+    vitals,
 )
 
 __all__ = [
@@ -78,10 +82,12 @@ __all__ = [
     "recorded",
     "records",
     "recoveries",
+    "retirement",
     "rules",
     "series",
     "shelves",
     "signals",
     "subscriptions",
     "transition_log",
+    "vitals",
 ]

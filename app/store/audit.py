@@ -30,6 +30,8 @@ Action = Literal[
     "subscription.resumed",
     "subscription.tested",
     "delivery.redelivered",
+    "signals.retired",
+    "database.restored",
 ]
 """What may be done; new words may be added, none is ever taken away."""
 

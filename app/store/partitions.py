@@ -1,54 +1,232 @@
-"""The months of ``signals``: a partition for each, made ahead; old back-fills go to the default."""
+"""The months of ``signals``: a partition for each that is worth one; what is left lies in the default.
+
+Making and taking away a partition locks out whoever reads all of ``signals``, for milliseconds once the
+lock is had. It is waited for in steps of a tenth of a second, so that nobody waits behind it for
+longer: while a dump or an export reads, nothing is made, and it is tried again later.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from app.database import Connection
+from alerts.retention import month_after, month_of
+from app.database import Connection, statement
+
+WORTH_A_PARTITION = 10_000
+"""A month of the past with so many signals in the default gets a partition: a statement that looks
+everywhere takes some 50 µs longer for each there is, and 10,000 rows are nothing to look through.
+"""
+
+MOST_PARTITIONS = 400
+"""Beyond so many no month of the past gets one: each is two locks for whoever reads them all."""
 
 _LOCK = 4_706_301_218_002
+_LOCK_TIMEOUT_MS = 100
+_LOCK_TRIES = 3
+_LOCK_PAUSE_SECONDS = 0.1
+
+_DEFAULT = "signals_default"
 
 
-async def ensure_months(connection: Connection, now: datetime, *, ahead: int = 2) -> list[str]:
-    """Makes the partitions of this month and of the next ``ahead``; returns the names of the new.
+class Partition(NamedTuple):
+    """A partition of one month, from its first instant; ``month`` None is the default."""
 
-    A month whose signals already lie in the default partition (a partner's clock ran ahead) keeps
-    them there: PostgreSQL cannot make its partition any more, and nothing is lost by that.
-    Two processes at once wait for each other.
-    """
-    await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    made = []
-    for number in range(ahead + 1):
-        start, end = _month(now, number), _month(now, number + 1)
-        name = f"signals_{start:%Y_%m}"
-        if await _stands_or_cannot(connection, name, start, end):
-            continue
-        # Identifiers and bounds cannot be parameters of DDL; both are made of numbers here.
-        await connection.exec_driver_sql(
-            f"CREATE TABLE {name} PARTITION OF signals "
-            f"FOR VALUES FROM ('{start:%Y-%m-%d}+00') TO ('{end:%Y-%m-%d}+00') "
-            "WITH (autovacuum_vacuum_insert_threshold = 10000, "
-            "autovacuum_vacuum_insert_scale_factor = 0.05)"
+    name: str
+    month: datetime | None
+
+
+class Heap(NamedTuple):
+    """How many signals of one month lie in the default; counted up to a limit."""
+
+    month: datetime
+    signals: int
+
+
+async def partitions(connection: Connection) -> list[Partition]:
+    """The months by their order, the default last. One query of the catalogue."""
+    rows = await connection.execute(
+        statement(
+            "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid "
+            "WHERE inhparent = 'signals'::regclass"
         )
-        made.append(name)
-    return made
+    )
+    found = [Partition(str(row[0]), _month_in(str(row[0]))) for row in rows]
+    return sorted(found, key=lambda p: (p.month is None, p.month, p.name))
 
 
-async def _stands_or_cannot(
-    connection: Connection, name: str, start: datetime, end: datetime
-) -> bool:
-    found = await connection.execute(
-        sa.text(
-            "SELECT to_regclass(:name) IS NOT NULL OR EXISTS ("
-            "SELECT 1 FROM signals_default WHERE observed_at >= :start AND observed_at < :end)"
+async def missing_months(
+    connection: Connection, now: datetime, *, ahead: int = 2
+) -> list[datetime]:
+    """Which of this month and the next ``ahead`` have no partition."""
+    there = {p.month for p in await partitions(connection)}
+    months = [month_after(month_of(now), number) for number in range(ahead + 1)]
+    return [month for month in months if month not in there]
+
+
+async def heaps(connection: Connection, most: int = WORTH_A_PARTITION) -> list[Heap]:
+    """What lies in the default, month by month, the oldest first; counts each up to ``most``.
+
+    Reads an index, a few pages for each month.
+    """
+    rows = await connection.execute(
+        statement(
+            "WITH RECURSIVE months AS ("
+            "SELECT date_trunc('month', min(observed_at), 'UTC') AS month FROM signals_default "
+            "UNION ALL SELECT date_trunc('month', (SELECT min(observed_at) FROM signals_default "
+            "WHERE observed_at >= month + interval '1 month'), 'UTC') "
+            "FROM months WHERE month IS NOT NULL) "
+            "SELECT month, (SELECT count(*) FROM (SELECT 1 FROM signals_default "
+            "WHERE observed_at >= month AND observed_at < month + interval '1 month' "
+            "LIMIT :most) AS few) FROM months WHERE month IS NOT NULL ORDER BY month"
         ),
-        {"name": name, "start": start, "end": end},
+        {"most": most},
+    )
+    return [Heap(*row) for row in rows]
+
+
+async def default_insertions(connection: Connection) -> int:
+    """A count that rises when the default is written to, within a second or two."""
+    found = await connection.execute(
+        statement("SELECT pg_stat_get_tuples_inserted('signals_default'::regclass)")
+    )
+    return int(found.scalar_one())
+
+
+async def open_month(connection: Connection, month: datetime) -> int | None:
+    """Gives a month its partition, and moves there what the default holds of it.
+
+    In one transaction, so that whoever reads sees every signal, before and after. While rows move
+    nobody waits; at the end those wait who write or read the default, for one reading of it from end
+    to end, about 0.2 s a million rows. An INSERT that is on its way there meanwhile is refused by
+    PostgreSQL and must be tried again (``store.signals.MonthOpened``).
+
+    Returns:
+        How many rows moved; None when another process is at it, or the partition is there.
+
+    Raises:
+        DatabaseAway: by the transaction; somebody reads for longer than this waits.
+    """
+    if not await _alone(connection) or await _exists(connection, _name(month)):
+        return None
+    name, (begin, end) = _name(month), _bounds(month)
+    inside = f"observed_at >= {begin} AND observed_at < {end}"
+    await _lock_out(connection, _DEFAULT, hold=False)
+    await _run(connection, f"CREATE TABLE {name} (LIKE signals INCLUDING DEFAULTS) {_STORAGE}")
+    await _run(connection, f"ALTER TABLE {name} ADD CONSTRAINT {name}_month CHECK ({inside})")
+    moved = await _move(connection, name, inside)
+    await _run(
+        connection,
+        f"ALTER TABLE {name} ADD PRIMARY KEY (series_id, observed_at, partner_id, revision) "
+        "INCLUDE (value)",
+    )
+    await _lock_out(connection, _DEFAULT, hold=True)
+    moved += await _move(connection, name, inside)
+    await _run(
+        connection,
+        f"ALTER TABLE signals ATTACH PARTITION {name} FOR VALUES FROM ({begin}) TO ({end})",
+    )
+    await _run(connection, f"ALTER TABLE {name} DROP CONSTRAINT {name}_month")
+    return moved
+
+
+async def detach(connection: Connection, partition: Partition) -> bool:
+    """Takes a month out of ``signals``: its table stands by itself then, and nobody writes to it.
+
+    Not CONCURRENTLY, which PostgreSQL refuses beside a default partition; with the lock it takes
+    milliseconds. False when another process is at it.
+
+    Raises:
+        DatabaseAway: by the transaction; somebody reads for longer than this waits.
+    """
+    if not await _alone(connection):
+        return False
+    await _lock_out(connection, "signals", hold=True)
+    await _run(connection, f"ALTER TABLE signals DETACH PARTITION {partition.name}")
+    return True
+
+
+async def detached(connection: Connection) -> list[Partition]:
+    """Months that were taken out and not dropped yet, because a process died in between."""
+    rows = await connection.execute(
+        statement(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition "
+            "AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'signals'::regclass) "
+            r"AND relname ~ '^signals_\d{4}_\d{2}$' ORDER BY relname"
+        )
+    )
+    return [Partition(str(row[0]), _month_in(str(row[0]))) for row in rows]
+
+
+async def drop(connection: Connection, partition: Partition) -> None:
+    """Drops a month that was taken out before."""
+    await _run(connection, f"DROP TABLE {partition.name}")
+
+
+_STORAGE = "WITH (autovacuum_vacuum_insert_threshold = 10000, autovacuum_vacuum_insert_scale_factor = 0.05)"
+
+
+async def _alone(connection: Connection) -> bool:
+    found = await connection.execute(
+        statement("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}
     )
     return bool(found.scalar_one())
 
 
-def _month(now: datetime, ahead: int) -> datetime:
-    months = now.year * 12 + now.month - 1 + ahead
-    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
+async def _exists(connection: Connection, name: str) -> bool:
+    found = await connection.execute(
+        statement("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}
+    )
+    return bool(found.scalar_one())
+
+
+async def _lock_out(connection: Connection, table: str, *, hold: bool) -> None:
+    """Locks a table for itself, without letting others wait behind it for long.
+
+    Unless ``hold`` it only shows that this is possible, before much is done that hangs on it.
+    """
+    await _run(connection, f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_MS}ms'")
+    for left in reversed(range(_LOCK_TRIES)):
+        attempt = await connection.begin_nested()
+        try:
+            # Of a partitioned table itself alone: its partitions are locked as far as they must be.
+            await _run(connection, f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")
+        except sa.exc.DBAPIError:
+            await attempt.rollback()
+            if not left:
+                raise
+            await asyncio.sleep(_LOCK_PAUSE_SECONDS)
+            continue
+        await (attempt.commit() if hold else attempt.rollback())
+        return
+
+
+async def _move(connection: Connection, name: str, inside: str) -> int:
+    done = await connection.exec_driver_sql(
+        f"WITH moved AS (DELETE FROM {_DEFAULT} WHERE {inside} RETURNING *) "
+        f"INSERT INTO {name} SELECT * FROM moved"
+    )
+    return int(done.rowcount)
+
+
+async def _run(connection: Connection, sql: str) -> None:
+    """DDL: identifiers and bounds cannot be parameters; here they are made of numbers."""
+    await connection.exec_driver_sql(sql)
+
+
+def _name(month: datetime) -> str:
+    return f"signals_{month:%Y_%m}"
+
+
+def _bounds(month: datetime) -> tuple[str, str]:
+    return f"'{month:%Y-%m-%d}+00'", f"'{month_after(month, 1):%Y-%m-%d}+00'"
+
+
+def _month_in(name: str) -> datetime | None:
+    year, _, number = name.removeprefix("signals_").partition("_")
+    if not (year.isdigit() and number.isdigit()):
+        return None
+    return datetime(int(year), int(number), 1, tzinfo=UTC)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import asyncpg
 from sqlalchemy import text
 
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity, Voice
@@ -17,6 +18,10 @@ BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 FEW = 50
 """Below this many rows one INSERT is cheaper than COPY's start."""
+
+
+class MonthOpened(Exception):
+    """A month got its partition while its signals were on their way to the default; begin again."""
 
 
 class Row(NamedTuple):
@@ -85,20 +90,27 @@ async def keep(connection: Connection, rows: Sequence[Row]) -> None:
 
     Raises:
         asyncpg.UniqueViolationError: one was stored already, which the lanes should prevent.
+        MonthOpened: roll back and do the same again.
     """
     await store(driver(connection), rows)
 
 
 async def store(raw: Driver, rows: Sequence[Row]) -> None:
     """As ``keep``, inside a transaction of the driver's."""
-    if len(rows) >= FEW:
-        await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)
-        return
-    await raw.execute(
-        "INSERT INTO signals SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::int[], "
-        "$4::int[], $5::float8[], $6::timestamptz[], $7::text[])",
-        *zip(*rows, strict=True),
-    )
+    try:
+        if len(rows) >= FEW:
+            await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)
+            return
+        await raw.execute(
+            "INSERT INTO signals SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::int[], "
+            "$4::int[], $5::float8[], $6::timestamptz[], $7::text[])",
+            *zip(*rows, strict=True),
+        )
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name is not None:
+            raise
+        # Not a constraint of the table but of the default partition, which takes that month no more.
+        raise MonthOpened from error
 
 
 async def instant_back(

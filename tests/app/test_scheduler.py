@@ -1,10 +1,10 @@
-"""What is done because time passes: by one runner, whatever fails, and the months made ahead."""
+"""What is done because time passes: by one runner, whatever fails."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
 from sqlalchemy import text
@@ -14,54 +14,6 @@ from app.database import Database, DatabaseAway
 from app.scheduler import Duty, Scheduler
 from tests.app.post_office import GALLIUM, NEON, Post, failing
 from tests.app.receiver import receiver
-
-NOVEMBER = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
-
-
-async def test_this_month_and_the_next_two_are_made_once(database: Database) -> None:
-    async with database.begin() as connection:
-        made = await store.partitions.ensure_months(connection, NOVEMBER)
-        assert made == ["signals_2026_11", "signals_2026_12", "signals_2027_01"]
-        assert await store.partitions.ensure_months(connection, NOVEMBER) == []
-
-
-@pytest.mark.parametrize(
-    ("observed_at", "partition", "because"),
-    [
-        ("2026-10-31T23:59:59.999999Z", "signals_default", "before the first month made"),
-        ("2026-11-01T00:00:00Z", "signals_2026_11", "a month begins with its first instant, UTC"),
-        ("2026-12-31T23:59:59.999999Z", "signals_2026_12", "and ends before the next begins"),
-        ("2027-01-31T00:00:00Z", "signals_2027_01", "over the year's end"),
-    ],
-)
-async def test_a_signal_lies_in_its_month(
-    database: Database, observed_at: str, partition: str, because: str
-) -> None:
-    async with database.begin() as connection:
-        await store.partitions.ensure_months(connection, NOVEMBER)
-        await connection.execute(
-            text(
-                "INSERT INTO signals (series_id, observed_at, partner_id, revision, value, received_at) "
-                "VALUES (1, CAST(CAST(:at AS text) AS timestamptz), 1, 1, 1, now())"
-            ),
-            {"at": observed_at},
-        )
-        found = await connection.execute(text("SELECT tableoid::regclass::text FROM signals"))
-        assert found.scalar_one() == partition, because
-
-
-async def test_a_month_whose_signals_came_too_early_stays_in_the_default(
-    database: Database,
-) -> None:
-    async with database.begin() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO signals (series_id, observed_at, partner_id, revision, value, received_at) "
-                "VALUES (1, '2026-12-24T00:00:00Z', 1, 1, 1, now())"
-            )
-        )
-        made = await store.partitions.ensure_months(connection, NOVEMBER)
-    assert made == ["signals_2026_11", "signals_2027_01"]
 
 
 async def test_one_of_two_runners_does_the_duties_and_the_other_follows(
