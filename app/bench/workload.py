@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
+from alerts.retention import month_after, month_of
 from alerts.signals import Sample, SeriesId, SeriesKey
 from app import documents, store
 from app.bench.forms import Form
@@ -135,12 +136,12 @@ class History:
         await self._store(database_url, [begin + gap * number for number in range(more)])
 
     async def _make_months(self, database_url: str, since: datetime) -> None:
-        database, now = Database(database_url), datetime.now(UTC)
+        database, now, month = Database(database_url), datetime.now(UTC), month_of(since)
         try:
-            async with database.begin() as connection:
-                while since < now + timedelta(days=31):
-                    await store.partitions.ensure_months(connection, since, ahead=0)
-                    since += timedelta(days=28)
+            while month < now + timedelta(days=31):
+                async with database.begin() as connection:
+                    await store.partitions.open_month(connection, month)
+                month = month_after(month, 1)
         finally:
             await database.close()
 
