@@ -3,6 +3,7 @@
 The rooms, top to bottom; each may use those below it and none above:
 
     cli                        the command line
+    torture                    breaks what a service stands on, and proves what must be true
     bench                      measures a running service, and the engine, beside their bare limits
     skill                      scores the shipped rules on history, beside textbook methods
     demo                       a client of a running service that replays real history

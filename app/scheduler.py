@@ -7,6 +7,7 @@ and when it dies another takes over within seconds.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,8 @@ _RECOVERY_SECONDS = 2.0
 _MONTHS_SECONDS = 10.0
 _TOGETHER = 1_000
 _TALLY_SECONDS = 10.0
+_WATCH_SECONDS = 1.0
+_JUMP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +216,35 @@ class Scheduler:
                 misfire_grace_time=None,
             )
         scheduler.start()
+        watch = asyncio.create_task(_mind_the_clock(scheduler))
         try:
             await lost.wait()
         finally:
+            watch.cancel()
             scheduler.shutdown(wait=False)
             for duty in self._duties:
                 if duty.lapse is not None:
                     duty.lapse()
+
+
+async def _mind_the_clock(scheduler: AsyncIOScheduler) -> None:
+    """Makes every duty due when the clock has jumped.
+
+    The next tick is an instant by the clock, and the way to it is slept: after a jump of an hour, ahead
+    and back again or only back, nothing would be done for an hour, and nobody else would do it.
+    """
+    ahead = _ahead_of_the_monotonic()
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        was, ahead = ahead, _ahead_of_the_monotonic()
+        if abs(ahead - was) > _JUMP_SECONDS:
+            telemetry.line("scheduler.clock_jumped", level="warning", seconds=round(ahead - was, 1))
+            for job in scheduler.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
+
+
+def _ahead_of_the_monotonic() -> float:
+    return datetime.now(UTC).timestamp() - time.monotonic()
 
 
 async def _tick(duty: Duty) -> None:

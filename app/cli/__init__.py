@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.cli import audit, backtest, bench, db, keys, rules, saying, signals, skill
+from app.cli import audit, backtest, bench, db, keys, rules, saying, signals, skill, torture
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 15)
 
@@ -27,6 +27,7 @@ app.add_typer(db.app, name="db")
 app.command()(backtest.backtest)
 app.command()(skill.skill)
 app.command()(bench.bench)
+app.command()(torture.torture)
 _profiles = typer.Typer(help="The profiles of mechanisms.", no_args_is_help=True)
 app.add_typer(_profiles, name="profiles")
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from apscheduler.schedulers import base
+from apscheduler.triggers import interval
 from sqlalchemy import text
 
 from app import scheduler, store, telemetry
 from app.database import Database, DatabaseAway
 from app.scheduler import Duty, Scheduler
+from app.torture import process
 from tests.app.post_office import GALLIUM, NEON, Post, failing
 from tests.app.receiver import receiver
 
@@ -64,6 +68,33 @@ async def test_a_runner_that_loses_its_connection_takes_the_lock_anew(
             )
         )
     await asyncio.wait_for(took_over.get(), 10)
+    runner.cancel()
+    await asyncio.gather(runner, return_exceptions=True)
+
+
+@pytest.mark.parametrize("hour", [3_600, -3_600], ids=["ahead", "back"])
+async def test_a_clock_that_jumps_an_hour_and_back_does_not_stop_the_duties(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hour: int
+) -> None:
+    monkeypatch.setattr(scheduler, "_WATCH_SECONDS", 0.05)
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    instants = process.step_by(clock)
+    for module in (scheduler, base, interval):
+        monkeypatch.setattr(module, "datetime", instants)
+    ticks: asyncio.Queue[datetime] = asyncio.Queue()
+
+    async def do(now: datetime) -> dict[str, object]:
+        ticks.put_nowait(now)
+        return {}
+
+    runner = asyncio.create_task(Scheduler(database, [Duty("duty.done", 0.1, do)]).run())
+    for ahead in (0, hour, 0):
+        clock.write_text(str(ahead))
+        expected = datetime.now(UTC) + timedelta(seconds=ahead)
+        while abs(await asyncio.wait_for(ticks.get(), 10) - expected) > timedelta(minutes=1):
+            pass
+        await asyncio.wait_for(ticks.get(), 10)
     runner.cancel()
     await asyncio.gather(runner, return_exceptions=True)
 
