@@ -155,7 +155,7 @@ async def _torture(
     more = []
     if late := await ground.are_ready(READY_WITHIN_SECONDS):
         more.append(f"recovery: not ready again without help: {ground.last_words(late)}")
-    await asyncio.sleep(1.0)  # Under load, once all is well.
+    await asyncio.sleep(2.0)  # Under load, once all is well.
     stop.touch()
     more += await _ended(load)
     begun = time.monotonic()

@@ -35,6 +35,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "disconnects": done[Kind.cut] + done[Kind.hold_up],
         "disk_full": done[Kind.fill_disk],
         "clock_steps": done[Kind.step_clock],
+        "unanswered_tries": sum(one.tries - len(one.answers) for one in asked),
         "receiver_kills": done[Kind.kill_receiver],
         "starts_that_failed": outcome.gave_up,
         "unclean_stops": outcome.unclean,
@@ -62,10 +63,15 @@ def tables(outcome: Outcome) -> Group:
         title=f"seed {outcome.seed}, {outcome.minutes:g} minutes",
         title_justify="left",
     )
-    for name in ("requests", "acknowledged", "signals", "transitions", "deliveries", "webhooks"):
-        tried.add_row(name, f"{told[name]:,}")
+    for name in (
+        "requests", "acknowledged", "unanswered_tries", "signals", "transitions", "deliveries", "webhooks"
+    ):  # fmt: skip
+        tried.add_row(name.replace("_", " "), f"{told[name]:,}")
     for name, count in told["tried"].items():
         tried.add_row(name, f"{count:,}")
+    tried.add_row("starts that failed while the database was away", f"{outcome.gave_up:,}")
+    tried.add_row("orderly stops that did not end with 0", f"{outcome.unclean:,}")
+    tried.add_row("endpoints suspended, and resumed by their owner", f"{outcome.resumed:,}")
     for name, why in told["not_tried"].items():
         tried.add_row(name, f"not tried: {why}")
     judged = Table("law", "checked", "verdict")

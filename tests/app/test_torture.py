@@ -22,7 +22,7 @@ from app.torture.checker.evidence import Heard, Item, Logs, Rows
 from app.torture.plan import Kind
 from app.torture.running import Outcome
 
-SEED = 4
+SEED = 278
 
 T = TypeVar("T", Logs, Rows)
 
@@ -32,7 +32,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """What came of a few seconds of it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("torture"))
-        yield asyncio.run(running.run(seed=SEED, minutes=0.12, tell=lambda _: None))
+        yield asyncio.run(running.run(seed=SEED, minutes=0.2, tell=lambda _: None))
 
 
 def test_a_service_that_is_killed_paused_and_cut_off_keeps_every_promise(outcome: Outcome) -> None:
@@ -41,7 +41,7 @@ def test_a_service_that_is_killed_paused_and_cut_off_keeps_every_promise(outcome
     assert list(told)[:7] == [
         "requests", "acknowledged", "kills", "lost", "duplicate_ids", "out_of_order", "violations"
     ]  # fmt: skip
-    assert told["kills"] + told["restarts"] + told["pauses"] + told["disconnects"] >= 3
+    assert told["faults"] >= 3
     assert told["acknowledged"] > 20
     assert all(law.checked for law in outcome.laws)
 
