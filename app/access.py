@@ -202,9 +202,12 @@ class KeyRing:
         )
 
 
+KEY_SCHEME = "key"
+"""What the description of the service calls the way keys are shown."""
+
 _bearer = HTTPBearer(
     auto_error=False,
-    scheme_name="key",
+    scheme_name=KEY_SCHEME,
     description="A key made with `forewarn keys create`: `Authorization: Bearer fw_<id>_<secret>`.",
 )
 
@@ -222,14 +225,26 @@ def needs(scope: str) -> Callable[..., Awaitable[Caller]]:
         request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Caller:
-        if credentials is None:
-            raise Unauthenticated("Send your key: `Authorization: Bearer fw_...`.")
-        caller = await _shown(request, credentials)
-        if not caller.may(scope):
-            raise NotAllowed(f"This needs a key with the scope {scope}; yours has not.")
-        return caller
+        return await _let_in(request, credentials.credentials if credentials else "", scope)
 
     return allowed
+
+
+async def let_in(request: Request, scope: str) -> Caller:
+    """As the dependency ``needs(scope)``, asked by a route itself: where a request is so short that
+    finding its dependencies would be the greatest part of it.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return await _let_in(request, token.strip() if scheme.lower() == "bearer" else "", scope)
+
+
+async def _let_in(request: Request, token: str, scope: str) -> Caller:
+    if not token:
+        raise Unauthenticated("Send your key: `Authorization: Bearer fw_...`.")
+    caller = await _shown(request, token)
+    if not caller.may(scope):
+        raise NotAllowed(f"This needs a key with the scope {scope}; yours has not.")
+    return caller
 
 
 def may_have(scope: str) -> Callable[..., Awaitable[Caller | None]]:
@@ -247,16 +262,16 @@ def may_have(scope: str) -> Callable[..., Awaitable[Caller | None]]:
     ) -> Caller | None:
         if credentials is None:
             return None
-        caller = await _shown(request, credentials)
+        caller = await _shown(request, credentials.credentials)
         return caller if caller.may(scope) else None
 
     return known
 
 
-async def _shown(request: Request, credentials: HTTPAuthorizationCredentials) -> Caller:
+async def _shown(request: Request, token: str) -> Caller:
     """Whose key is shown; noted for the request's line in the log."""
     ring: KeyRing = request.app.state.key_ring
-    caller = await ring.caller(credentials.credentials, datetime.now(UTC))
+    caller = await ring.caller(token, datetime.now(UTC))
     if caller is None:
         raise Unauthenticated("This key is unknown, revoked or expired.")
     request.state.caller = caller

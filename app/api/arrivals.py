@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -87,6 +88,8 @@ _DETAILS = (
     "announced_at",
     "effective_at",
 )
+_NOTHING = (None,) * len(_DETAILS)
+_details_of = attrgetter(*_DETAILS)
 
 _items = msgspec.json.Decoder(list[Item])
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw])
@@ -185,7 +188,7 @@ def check_retractions(
             Arrival(
                 partner,
                 key,
-                said.observed_at.astimezone(UTC),
+                _in_utc(said.observed_at),
                 None,
                 detail=detail,
                 is_event=bool(said.event),
@@ -272,10 +275,12 @@ def _check(
             faults.extend(_missing(item, subject))
         elif fault := catalogue_of.value_fault(subject, item.unit, item.value):
             faults.append(fault)
-    faults.extend(_impossible_instant(item.observed_at, taken))
-    if item.observed_at < taken.all_from:
+    if not taken.all_from <= item.observed_at <= taken.latest:
+        faults.extend(_impossible_instant(item.observed_at, taken))
         faults.extend(_retired(item, taken))
-    faults.extend(_odd_fields(item, is_event=is_event))
+    is_plain = _details_of(item) == _NOTHING
+    if not is_plain or is_event or item.exercise is not None or item.severity is not None:
+        faults.extend(_odd_fields(item, is_event=is_event))
     if faults:
         return _refusal(faults, pointer)
     value = item.value
@@ -284,10 +289,10 @@ def _check(
     return Arrival(
         partner,
         key,
-        item.observed_at.astimezone(UTC),
+        _in_utc(item.observed_at),
         value,
         item.revision,
-        _detail(item),
+        None if is_plain else _detail(item),
         is_event,
     )
 
@@ -324,6 +329,10 @@ def _retired(item: Item, taken: _Taken) -> list[Fault]:
             f"{item.observed_at.isoformat()} is older",
         )
     ]
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
 def _impossible_instant(observed_at: datetime, taken: _Taken) -> list[Fault]:
@@ -430,9 +439,9 @@ def _item_faults(policy: Policy, item: Item, key: SeriesKey, *, suggest: bool) -
     )
 
 
-def _detail(item: Item) -> str | None:
-    said = {name: v for name in _DETAILS if (v := getattr(item, name)) is not None}
-    return msgspec.json.encode(said).decode() if said else None
+def _detail(item: Item) -> str:
+    said = zip(_DETAILS, _details_of(item), strict=True)
+    return msgspec.json.encode({name: v for name, v in said if v is not None}).decode()
 
 
 def _refusal(faults: Sequence[Fault], pointer: str) -> Problem:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from app import telemetry
-from app.access import Caller, needs
+from app.access import KEY_SCHEME, let_in
 from app.api import arrivals
 from app.api.arrivals import Checked
 from app.api.problems import MEDIA_TYPE, MOST_ERRORS, Problem
@@ -46,13 +47,41 @@ class BatchAnswer(BaseModel):
     alerts: list[str]
 
 
-def _body_schema(model: type[msgspec.Struct]) -> dict[str, Any]:
+def _described(model: type[msgspec.Struct]) -> dict[str, Any]:
+    """What these routes take from the request by themselves, for the description of the service."""
     (schema,), parts = msgspec.json.schema_components([model], ref_template="#/$defs/{name}")
     single = {**schema, **parts[model.__name__]}
     single.pop("$ref", None)
     several = {"type": "array", "items": single, "minItems": 1, "maxItems": 1000}
     body = {"schema": {"anyOf": [single, several]}}
-    return {"requestBody": {"required": True, "content": {"application/json": body}}}
+    return {
+        "security": [{KEY_SCHEME: []}],
+        "parameters": [
+            {
+                "name": "verbose",
+                "in": "query",
+                "required": False,
+                "description": "Lists every item, those that were simply accepted as well.",
+                "schema": {"type": "boolean", "default": False},
+            }
+        ],
+        "requestBody": {"required": True, "content": {"application/json": body}},
+    }
+
+
+_yes_or_no = TypeAdapter(bool)
+
+
+def _is_verbose(request: Request) -> bool:
+    said = request.query_params.get("verbose") if request.scope["query_string"] else None
+    if said is None:
+        return False
+    try:
+        return _yes_or_no.validate_python(said)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**f, "loc": ("query", "verbose")} for f in error.errors()]
+        ) from error
 
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -74,19 +103,15 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/v1/signals",
     summary="Report signals",
-    openapi_extra=_body_schema(arrivals.Item),
+    openapi_extra=_described(arrivals.Item),
     responses=_ANSWERS,
 )
-async def post_signals(
-    request: Request,
-    caller: Annotated[Caller, Depends(needs("signals:write"))],
-    here: Annotated[House, Depends(house)],
-    verbose: bool = False,
-) -> Response:
+async def post_signals(request: Request) -> Response:
     """Accepts one signal or an array of up to 1,000. Each item is stored, judged and what follows
     is owed before the answer is sent; sending the same again is harmless.
     """
-    now = datetime.now(UTC)
+    caller, here = await let_in(request, "signals:write"), await house(request)
+    now, verbose = datetime.now(UTC), _is_verbose(request)
     body = await _json_body(request)
     checked, several = arrivals.check_items(body, caller.partner_id, here, now)
     return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
@@ -95,19 +120,15 @@ async def post_signals(
 @router.post(
     "/v1/signals/retract",
     summary="Take signals back",
-    openapi_extra=_body_schema(arrivals.Retraction),
+    openapi_extra=_described(arrivals.Retraction),
     responses=_ANSWERS,
 )
-async def retract_signals(
-    request: Request,
-    caller: Annotated[Caller, Depends(needs("signals:write"))],
-    here: Annotated[House, Depends(house)],
-    verbose: bool = False,
-) -> Response:
+async def retract_signals(request: Request) -> Response:
     """Takes back what this partner reported. The record stays; it no longer counts, and the series
     is judged again.
     """
-    now = datetime.now(UTC)
+    caller, here = await let_in(request, "signals:write"), await house(request)
+    now, verbose = datetime.now(UTC), _is_verbose(request)
     body = await _json_body(request)
     checked, several = arrivals.check_retractions(body, caller.partner_id, here, now)
     return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
