@@ -22,6 +22,7 @@ The rooms, top to bottom; each may use those below it and none above:
     store                      all SQL, by noun
     tables                     the tables, for the store alone
     database, embedded         connections and transactions; a PostgreSQL of our own
+    hosts                      which of several hosts is used, and when one is left
     outbound                   the only way out
     seals                      what must not be readable in the database
     documents                  the catalogue and the profiles, from YAML

@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import TextClause, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app.hosts import CONNECT_SECONDS, SILENCE_SECONDS, Hosts, NoHost
 from app.settings import Unusable
 
 if TYPE_CHECKING:
@@ -26,7 +25,12 @@ Connection = AsyncConnection
 Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _MIGRATION_LOCK = 4_706_301_218_001
-_CONNECT_SECONDS = 5.0
+# Whoever reads a table makes a change of it wait, and all who come later wait behind the change. So it gives
+# up soon, before PostgreSQL looks for deadlocks (1 s) and might refuse a request instead, and tries again.
+_MIGRATION_LOCK_TIMEOUT = "500ms"
+_MIGRATION_TRIES = 60
+_MIGRATION_REST_SECONDS = 1.0
+
 _READY_SECONDS = 2.0
 
 _QUEUE_CONNECTIONS = 4  # one claims or records; leases are renewed and claims given back beside it
@@ -40,7 +44,16 @@ _PLANNED_ONCE = {
 # A worker that is stopped in a transaction holds its endpoints' locks, and nothing is sent to them meanwhile.
 _NEVER_IDLE = {"idle_in_transaction_session_timeout": "10s"}
 
+_ALWAYS = {
+    "idle_in_transaction_session_timeout": "60s",
+    "lock_timeout": "15s",  # What waits behind a commit that waits for a lost standby is told so.
+    "jit": "off",  # Compiling takes longer than any statement of ours runs.
+}
+
+_COMMIT_SECONDS = 15.0
+
 _READ_ONLY = "25006"
+_NOT_IN_TIME = "55P03"
 
 # By SQLSTATE class or code: these pass, and the same request may then succeed.
 _PASSING = (
@@ -50,7 +63,7 @@ _PASSING = (
     "57P",  # shut down by an operator, crashed, not accepting connections yet
     "58030",  # input or output error
     _READ_ONLY,  # this host is no longer the one that accepts writes
-    "55P03",  # a lock was not available in time
+    _NOT_IN_TIME,  # a lock was not available in time
     "25P03",  # this process was stopped in a transaction for so long that it was ended
 )
 
@@ -76,7 +89,11 @@ class ValueRefused(Exception):
 
 
 class SchemaBehind(Unusable):
-    """The schema of the database is not the one this version needs."""
+    """The schema of the database is older than this version needs."""
+
+
+class SchemaAhead(Unusable):
+    """The schema of the database is newer than this version can work on."""
 
 
 class Database:
@@ -86,8 +103,16 @@ class Database:
     sending have pools of their own, whose plans are made once.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, ingest_lanes: int = 2) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        ingest_lanes: int = 2,
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        self._hosts = Hosts(url, silence_seconds=silence_seconds, record_class=Row)
+        self._ready: asyncio.Task[bool] | None = None
         self._engine = self._make_engine(pool_size, {})
         self._ingest_engine = self._make_engine(ingest_lanes, _PLANNED_ONCE)
         self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE | _NEVER_IDLE)
@@ -115,14 +140,17 @@ class Database:
         SQLAlchemy's beginning and end would cost as much as all of them. There are as many of these
         connections as there were ever wanted at the same time.
         """
+        while self._swift and self._swift[-1].is_closed():
+            self._swift.pop()  # Its host was lost.
         try:
             raw = self._swift.pop() if self._swift else await self._connect(_PLANNED_ONCE)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseAway(_sentence(error)) from error
-        whole = False
+        whole, patience = False, None
         try:
             await raw.execute("BEGIN")
             yield raw
+            patience = _commit_in_time(raw)
             await raw.execute("COMMIT")
             whole = True
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
@@ -130,6 +158,8 @@ class Database:
                 self._drop_swift()
             _raise_as_ours(error)
         finally:
+            if patience is not None:
+                patience.cancel()
             if whole:
                 self._swift.append(raw)
             else:
@@ -164,12 +194,35 @@ class Database:
             held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock)
             yield lost if held else None
 
+    async def watch(self) -> None:
+        """Leaves a host that has fallen silent or become a standby, until cancelled; see ``app.hosts``."""
+        await self._hosts.watch(self.close)
+
+    async def check_sessions(self) -> None:
+        """Makes sure that nobody hands our sessions to others between transactions.
+
+        Raises:
+            Pooled: a pooler does.
+            DatabaseAway: nobody can be asked.
+        """
+        try:
+            await self._hosts.check_sessions()
+        except NoHost as error:
+            raise DatabaseAway(_sentence(error)) from error
+
     async def is_ready(self) -> bool:
         """Whether the database answers a query within two seconds."""
+        if self._ready is None or self._ready.done():
+            self._ready = asyncio.create_task(self._ask())
+        # Not cancelled when it is late: the driver would wait for a silent host to hear of that.
+        await asyncio.wait({self._ready}, timeout=_READY_SECONDS)
+        return self._ready.done() and not self._ready.cancelled() and self._ready.result()
+
+    async def _ask(self) -> bool:
         try:
-            async with asyncio.timeout(_READY_SECONDS), self.begin() as connection:
+            async with self.begin() as connection:
                 await connection.execute(text("SELECT 1"))
-        except (DatabaseAway, TimeoutError):
+        except DatabaseAway:
             return False
         return True
 
@@ -185,7 +238,17 @@ class Database:
             self._swift.pop().terminate()
 
     async def migrate(self, revision: str = "head") -> None:
-        """Brings the schema up to ``revision``, in one transaction; two at once wait for each other."""
+        """Brings the schema up to ``revision``, in one transaction; two at once wait for each other.
+
+        Leaves a later schema as it is, if this version works on it.
+
+        Raises:
+            SchemaAhead: it does not.
+        """
+        found = await self.revision()
+        if found is not None and found > head_revision():
+            await self.check_revision()
+            return
         from alembic import command  # noqa: PLC0415 - slow, and only needed here
 
         await self._run_migrations(command.upgrade, revision)
@@ -198,29 +261,43 @@ class Database:
 
     async def revision(self) -> str | None:
         """The revision of the schema, None for an empty database."""
+        return (await self._standing())[0]
+
+    async def check_revision(self) -> None:
+        """Makes sure that this version works on the schema: it has its revision, or a later one that says so.
+
+        Raises:
+            SchemaBehind: it is older; the message names the command to run.
+            SchemaAhead: it is newer, and has lost what this version needs.
+        """
+        found, oldest = await self._standing()
+        head = head_revision()
+        if found is None or found < head:
+            raise SchemaBehind(
+                f"The schema of the database is at revision {found or 'none'}, and this version needs "
+                f"{head}. Run `forewarn migrate` first."
+            )
+        if found > head and (oldest or found) > head:
+            raise SchemaAhead(
+                f"The schema of the database is at revision {found}, which works with versions from revision "
+                f"{oldest or found} on, and this one is at {head}. Install the newer version."
+            )
+
+    async def _standing(self) -> tuple[str | None, str | None]:
+        """The revision of the schema, and the oldest one whose code works on it, where that is known."""
         async with self.begin() as connection:
             found = await connection.execute(
                 text("SELECT to_regclass('alembic_version') IS NOT NULL")
             )
             if not found.scalar_one():
-                return None
-            row = (
-                await connection.execute(text("SELECT version_num FROM alembic_version"))
-            ).first()
-            return None if row is None else str(row[0])
-
-    async def check_revision(self) -> None:
-        """Makes sure that the schema is the one this version was written for.
-
-        Raises:
-            SchemaBehind: it is not; the message names the command to run.
-        """
-        found, head = await self.revision(), head_revision()
-        if found != head:
-            raise SchemaBehind(
-                f"The schema of the database is at revision {found or 'none'}, and this version needs "
-                f"{head}. Run `forewarn migrate` first."
+                return None, None
+            rows = await connection.execute(
+                text(
+                    "SELECT version_num, to_jsonb(alembic_version) ->> 'works_with' FROM alembic_version"
+                )
             )
+            row = rows.first()
+            return (None, None) if row is None else (str(row[0]), row[1])
 
     async def _run_migrations(self, run: Callable[[Config, str], None], revision: str) -> None:
         def migrate(connection: Any) -> None:
@@ -228,14 +305,26 @@ class Database:
             config.attributes["connection"] = connection
             run(config, revision)
 
-        async with self.begin() as connection:
-            await connection.execute(
-                text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
-            )
-            await connection.run_sync(migrate)
+        for tries_left in reversed(range(_MIGRATION_TRIES)):
+            try:
+                async with self.begin() as connection:
+                    await connection.execute(text("SET LOCAL lock_timeout = 0"))
+                    await connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK}
+                    )
+                    await connection.execute(
+                        text(f"SET LOCAL lock_timeout = '{_MIGRATION_LOCK_TIMEOUT}'")
+                    )
+                    await connection.run_sync(migrate)
+            except DatabaseAway as error:
+                if not tries_left or _sqlstate(_cause(error.__cause__ or error)) != _NOT_IN_TIME:
+                    raise
+                await asyncio.sleep(_MIGRATION_REST_SECONDS)
+            else:
+                return
 
     def _make_engine(self, size: int, server_settings: dict[str, str]) -> AsyncEngine:
-        async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        async def connect() -> Driver:
             return await self._connect(server_settings)
 
         return create_async_engine(
@@ -243,12 +332,12 @@ class Database:
             async_creator=connect,
             pool_size=size,
             max_overflow=0,
-            pool_timeout=_CONNECT_SECONDS,
+            pool_timeout=CONNECT_SECONDS,
             hide_parameters=True,  # Errors go into logs, and secrets go into statements.
         )
 
-    async def _connect(self, server_settings: dict[str, str]) -> asyncpg.Connection[asyncpg.Record]:
-        connection = await self._open(server_settings)
+    async def _connect(self, server_settings: dict[str, str]) -> Driver:
+        connection = await self._hosts.connect(_ALWAYS | server_settings)
         if "plan_cache_mode" in server_settings:
             try:
                 await _plan_as_citus_can(connection)
@@ -257,34 +346,13 @@ class Database:
                 raise
         return connection
 
-    async def _open(self, server_settings: dict[str, str]) -> asyncpg.Connection[asyncpg.Record]:
-        several = "," in urlsplit(self._url).netloc or "," in "".join(
-            parse_qs(urlsplit(self._url).query).get("host", ())
-        )
-        chosen = "target_session_attrs" in self._url
-        wanted = SessionAttribute.read_write if several and not chosen else None
-        return await asyncpg.connect(
-            self._url,
-            timeout=_CONNECT_SECONDS,
-            target_session_attrs=wanted,
-            record_class=Row,
-            max_cached_statement_lifetime=0,  # A plan is made once, and kept as long as the connection.
-            server_settings={
-                "application_name": "forewarn",
-                "timezone": "UTC",
-                "idle_in_transaction_session_timeout": "60s",
-                "jit": "off",  # Compiling takes longer than any statement of ours runs.
-                **server_settings,
-            },
-        )
-
     @asynccontextmanager
     async def _own_connection(
         self,
     ) -> AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], asyncio.Event]]:
         try:
-            connection = await self._connect({})
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            connection = await self._hosts.connect(_ALWAYS)
+        except NoHost as error:
             raise DatabaseAway(_sentence(error)) from error
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
@@ -405,9 +473,11 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
         await connection.start()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, exc.SQLAlchemyError) as error:
         raise DatabaseAway(_sentence(error)) from error
+    patience = None
     try:
         async with connection.begin():
             yield connection
+            patience = _commit_in_time(driver(connection))
     except (
         exc.DBAPIError,
         asyncpg.PostgresError,
@@ -419,7 +489,18 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
             await engine.dispose()  # It was demoted: all connections to it are of no use any more.
         _raise_as_ours(error)
     finally:
+        if patience is not None:
+            patience.cancel()
         await connection.close()
+
+
+def _commit_in_time(raw: Driver) -> asyncio.TimerHandle:
+    """Cuts the connection off when its commit takes too long; the caller cancels that.
+
+    A commit may wait for a standby that is gone. Cut off, it stays unseen until that is back; cancelled, it
+    would be seen, and sent, although a failover may still undo it.
+    """
+    return asyncio.get_running_loop().call_later(_COMMIT_SECONDS, raw.terminate)
 
 
 def _raise_as_ours(error: BaseException) -> NoReturn:

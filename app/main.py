@@ -102,9 +102,15 @@ async def database_of(
     if url is None:
         embedded = Embedded(settings.data_dir)
         url = await asyncio.to_thread(embedded.start)
-    database = Database(url, ingest_lanes=settings.ingest_lanes)
+    database = Database(
+        url,
+        ingest_lanes=settings.ingest_lanes,
+        silence_seconds=settings.database_silence_seconds,
+    )
     try:
-        if embedded is not None and migrate:
+        if embedded is None:
+            await database.check_sessions()
+        elif migrate:
             await database.migrate()
         yield database, embedded
     finally:
@@ -124,6 +130,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         await database.check_revision()
         if embedded is not None:
             await stack.enter_async_context(_running(lambda: _keep_running(embedded)))
+        await stack.enter_async_context(_running(database.watch))
         sealing = seals.from_settings(settings)
         catalogue = documents.load_catalogue()
         _check_retention(settings, catalogue)
@@ -235,8 +242,9 @@ async def serve(
 ) -> None:
     """Listens until SIGTERM or SIGINT, then answers what has begun, commits, and returns.
 
-    A second signal does not wait for answers. ``tell`` is given the address once requests will be
-    answered, and the operator's first key if it was made just now.
+    After SIGTERM it accepts requests for as long as the settings say, not being ready any more. The next
+    signal ends that, and one more does not wait for answers. ``tell`` is given the address once requests
+    will be answered, and the operator's first key if it was made just now.
 
     Raises:
         CannotListen: the port is taken, or the address is not this machine's.
@@ -258,13 +266,19 @@ async def serve(
     with contextlib.closing(listening):
         async with app.router.lifespan_context(app):
 
-            def stop() -> None:
-                app.state.house.draining = True
-                server.force_exit = server.should_exit
+            def end() -> None:
                 server.should_exit = True
 
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop)
+            def stop(notice_seconds: float) -> None:
+                if app.state.house.draining or not notice_seconds:
+                    server.force_exit = server.should_exit
+                    end()
+                else:
+                    loop.call_later(notice_seconds, end)
+                app.state.house.draining = True
+
+            loop.add_signal_handler(signal.SIGTERM, stop, settings.drain_notice_seconds)
+            loop.add_signal_handler(signal.SIGINT, stop, 0)
             _spare_the_collector()
             _allow_open_files()
             tell(_address(listening), await _first_key(app.state.house))

@@ -103,6 +103,13 @@ class Settings(BaseSettings):
         "`postgresql://user:password@host/database`; several hosts may be listed, "
         "`postgresql://host1,host2/database`, and the one that accepts writes is used.",
     )
+    database_silence_seconds: float = Field(
+        default=10,
+        ge=1,
+        le=600,
+        description="How long PostgreSQL may leave a question unanswered before its connections are cut off "
+        "and its hosts are asked anew. A machine that loses power or its network says no more than that.",
+    )
     secret_key: SecretStr | None = Field(
         default=None,
         min_length=32,
@@ -250,6 +257,12 @@ class Settings(BaseSettings):
         default=60,
         gt=0,
         description="How often what is due by time alone is looked for: stale feeds, hold times, closings.",
+    )
+    drain_notice_seconds: Seconds = Field(
+        default=0,
+        description="How long a process that is told to stop by SIGTERM goes on accepting requests while "
+        "`/readyz` says 503, so that the proxy before it sends them elsewhere: a little longer than the "
+        "proxy takes to notice.",
     )
     dashboard_sign_in: bool = Field(
         default=True,

@@ -176,9 +176,14 @@ def test_the_compose_file_has_the_services_and_asks_for_its_secrets() -> None:
         assert (
             services[role]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
         )
+        assert "container_name" not in services[role], "there may be several"
+        assert services[role]["stop_grace_period"] == "30s"
         assert set(services[role]["environment"]) <= {
             f"{PREFIX}{name.upper()}" for name in Settings.model_fields
         }
+    assert len(services["api"]["ports"]) == 1
+    assert re.search(r":-8000-8009\}:8000$", services["api"]["ports"][0]), "a port for each"
+    assert "ports" not in services["worker"]
     assert re.findall(r"\$\{(POSTGRES_PASSWORD|FOREWARN_SECRET_KEY):\?Set \1 ", text)
 
 

@@ -49,6 +49,8 @@ class Envelope:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+                if scope["app"].state.house.draining:
+                    headers["Connection"] = "close"  # The next one shall go to another process.
             await send(message)
 
         try:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+import app.database
 from app.database import Database, DatabaseAway
 from app.embedded import Embedded
 from tests.journeys.relay import Nursery, Relay, until
@@ -155,6 +156,22 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_not_recorded_twice(
     sender.stop()
     times = await relay.reckon()
     assert times.total() == (1 if manner == "after/0.5" else 2)
+
+
+async def test_a_commit_that_waits_for_a_lost_standby_is_away_and_unseen_until_that_is_back(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen, it would be sent; and a failover to that standby may still undo it."""
+    monkeypatch.setattr(app.database, "_COMMIT_SECONDS", 0.3)
+    await relay.subscribe("http://127.0.0.1:1/")
+    connection = await asyncpg.connect(relay.database_url)
+    await _wait_for_a_standby(connection, "nobody")
+    with pytest.raises(DatabaseAway):
+        await relay.owe(1)
+    assert await relay.left() == 0
+    await _wait_for_a_standby(connection, "")
+    await connection.close()
+    await until(relay.left)
 
 
 async def _wait_for_a_standby(connection: asyncpg.Connection[asyncpg.Record], name: str) -> None:
