@@ -123,10 +123,12 @@ class Hosts:
             with suppress(NoHost):
                 connection = await self.connect()
                 url = self._opened[connection]
-                if self._cut_off({other for other in self._urls if other != url}):
-                    await left()  # Another host has taken over.
-                is_gone = await self._is_gone(connection)
-                connection.terminate()
+                try:
+                    if self._cut_off({other for other in self._urls if other != url}):
+                        await left()  # Another host has taken over.
+                    is_gone = await self._is_gone(connection)
+                finally:
+                    connection.terminate()
                 if is_gone and self._cut_off({url}):
                     await left()
             await asyncio.sleep(_PULSE_SECONDS)
