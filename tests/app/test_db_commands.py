@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
-from app import tidy
+from app import store, tidy
 from app.cli import app, db
 from app.database import Database
 from app.store.vitals import Health, IndexSize
@@ -149,3 +149,27 @@ async def test_a_database_of_ones_own_is_copied_with_its_own_tools(tmp_path: Pat
     done = await _run("backup", str(tmp_path / "copy"))
     assert done.exit_code == 1
     assert "docs/backup.md" in done.stderr
+
+
+@pytest.mark.usefixtures("on_database")
+async def test_numbers_that_may_have_been_given_are_left_out(database: Database) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("INSERT INTO alert_numbers VALUES ('TTC-SEMI', 2026, 7)"))
+        await connection.execute(
+            text("INSERT INTO partners (id, name, created_at) VALUES (1, 'baltica', now())")
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO subscriptions (id, partner_id, url, format, filter, status, created_at, "
+                "last_sequence) VALUES ('sub_a', 1, '', 'json', '{}', 'active', now(), 5)"
+            )
+        )
+    found = await _json("skip-numbers", "--by", "100")
+    assert found == {"skipped": 100, "subscriptions": 1, "references": 1}
+    async with database.begin() as connection:
+        taken = await store.alerts.take_numbers(connection, "TTC-SEMI", 2026, 1)
+        assert list(taken) == [108]
+        row = await connection.execute(text("SELECT last_sequence FROM subscriptions"))
+        assert row.scalar_one() == 105
+        (said,) = await store.audit.listing(connection, before=None, limit=9)
+        assert said.action == "database.restored"
