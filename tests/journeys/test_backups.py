@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,11 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import app
 from app.demo import processes
 from app.demo.client import Client
-from app.demo.processes import Heard, Wanted
-from tests.journeys.town import ROOT
+from app.demo.processes import Heard
+from app.embedded import BackupFailed, Embedded
 
 LEAD_TIME = {"sector": "semiconductors", "indicator": "lead_time", "good": "mcu", "unit": "weeks"}
 
@@ -40,15 +41,9 @@ class Original:
 
 
 def _forewarn(folder: Path, *words: str) -> dict[str, Any]:
-    done = subprocess.run(
-        processes.forewarn(*words, "--json"),
-        env=processes.environment(folder),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    """Runs a command beside the service, in this process: starting one takes longer than most."""
+    done = CliRunner().invoke(app, [*words, "--json"], env=processes.environment(folder))
+    assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -102,12 +97,11 @@ def original() -> Iterator[Original]:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         receiver = stack.enter_context(processes.receiver(folder))
         with processes.service("127.0.0.1", processes.free_port("127.0.0.1"), folder) as url:
-            wanted = [
-                Wanted("aurora", "partner", "EU"),
-                Wanted("baltica", "subscriber"),
-                Wanted("olga", "operator"),
-            ]
-            tokens = {n: k.token for n, k in processes.create_keys(folder, wanted).items()}
+            roles = {"aurora": "partner", "baltica": "subscriber", "olga": "operator"}
+            tokens = {
+                name: _forewarn(folder, "keys", "create", "--name", name, "--role", role)["key"]
+                for name, role in roles.items()
+            }
             with Client(url, tokens["baltica"]) as baltica:
                 made = baltica.subscribe(receiver.url, "baltica's desk")
                 receiver.learn(str(made["secret"]))
@@ -163,13 +157,6 @@ def test_a_restored_service_answers_as_the_one_that_was_and_goes_on(
 
 
 def test_a_copy_is_not_made_over_what_is_there(original: Original) -> None:
-    done = subprocess.run(
-        processes.forewarn("db", "backup", str(original.copy)),
-        env=processes.environment(original.folder),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "not empty" in done.stderr
+    embedded = Embedded(original.folder)
+    with pytest.raises(BackupFailed, match="not empty"):
+        embedded.back_up(original.copy)
