@@ -86,11 +86,23 @@ async def end(connection: Connection, ended: Mapping[Scope, datetime]) -> None:
     )
 
 
-async def all_open(connection: Connection) -> dict[Scope, Kept]:
-    """Every open alert."""
+async def all_open(connection: Connection, *, folded: bool = False) -> dict[Scope, Kept]:
+    """Every open alert; with ``folded`` only the summaries and what is folded into them."""
     table = tables.alerts
-    rows = await connection.execute(select(table).where(table.c.state == AlertState.open.value))
-    return {kept.alert.scope: kept for kept in map(_kept, rows)}
+    query = select(table).where(table.c.state == AlertState.open.value)
+    if folded:
+        query = query.where(table.c.folded | (table.c.good == overflow.SUMMARY))
+    return {kept.alert.scope: kept for kept in map(_kept, await connection.execute(query))}
+
+
+async def open_scopes(connection: Connection) -> list[Scope]:
+    """The scopes of every open alert but of the summaries, in order."""
+    rows = await fetch(
+        connection,
+        f"SELECT {', '.join(_SCOPE)} FROM alerts WHERE state = 'open' AND good <> :summary",
+        {"summary": overflow.SUMMARY},
+    )
+    return sorted(Scope(*row) for row in rows)
 
 
 async def count_told(connection: Connection, mechanisms: Collection[str]) -> dict[str, int]:

@@ -306,7 +306,7 @@ _CADENCE = (
     "unnest(CAST(:codes AS text[]), CAST(:days AS float8[])) AS cadence (indicator, every_days)"
 )
 _LATENESS = (
-    "extract(epoch FROM CAST(:now AS timestamptz) - last_received_at) / (86400 * every_days)"
+    "date_part('epoch', CAST(:now AS timestamptz) - last_received_at) / (86400 * every_days)"
 )
 
 
@@ -371,9 +371,16 @@ async def _reporters(
             "SELECT series_id, string_agg(DISTINCT name, ', ') FROM signals "
             "JOIN unnest(CAST(:series AS bigint[]), CAST(:at AS timestamptz[])) "
             "AS newest (series_id, observed_at) USING (series_id, observed_at) "
-            "JOIN partners ON partners.id = partner_id GROUP BY series_id"
+            "JOIN partners ON partners.id = partner_id "
+            # For the planner, which leaves out the months that this leaves out.
+            "WHERE observed_at BETWEEN :first AND :last GROUP BY series_id"
         ),
-        {"series": list(newest), "at": list(newest.values())},
+        {
+            "series": list(newest),
+            "at": list(newest.values()),
+            "first": min(newest.values(), default=None),
+            "last": max(newest.values(), default=None),
+        },
     )
     return dict.fromkeys(newest, "") | {SeriesId(series): names for series, names in rows}
 

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -15,7 +16,7 @@ from alerts import detectors
 from alerts.findings import State
 from alerts.rules import CarryOver, Measured
 from alerts.signals import PartnerId, Sample, SeriesKey, Severity
-from app import documents, store
+from app import documents, evaluate, store
 from app.database import Database
 from app.evaluate import loading, sweep
 from app.ingest import Arrival, Intake
@@ -213,6 +214,27 @@ async def test_what_is_remembered_between_requests_changes_nothing(database: Dat
     assert kept.finding.onset == days[150]
     assert kept.finding.measures == cold.measures
     assert kept.finding.compared == cold.compared
+
+
+async def test_open_alerts_are_swept_a_few_at_a_time_and_each_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = TRUSTED.replace("    trust: { combine: highest, parties: 2, source: our_design }\n", "")
+    policy, intake = await use(database, rules)
+    keys = [LEAD._replace(good=good) for good in ("chips", "mcu", "dram", "nand", "analog")]
+    await intake.accept([Arrival(EU, key, FIRST, 26.0) for key in keys], NOW)
+    loaded, swept = loading.dockets, []
+
+    async def noting(*given: Any) -> Any:
+        found = await loaded(*given)
+        swept.append([scope.good for scope in found])
+        return found
+
+    monkeypatch.setattr(loading, "dockets", noting)
+    monkeypatch.setattr(evaluate, "_SCOPES_AT_ONCE", 2)
+    await sweep(database, policy, NOW)
+    assert [len(goods) for goods in swept] == [2, 2, 1]
+    assert sorted(good for goods in swept for good in goods) == sorted(key.good for key in keys)
 
 
 async def test_beyond_the_limit_alerts_are_folded_and_told_in_one(database: Database) -> None:
