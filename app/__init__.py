@@ -8,6 +8,7 @@ The rooms, top to bottom; each may use those below it and none above:
     skill                      scores the shipped rules on history, beside textbook methods
     demo                       a client of a running service that replays real history
     main                       wiring
+    connections                how many callers, how long they may take, how large a head may be
     api, dashboard, scheduler  doors: who comes in, and when
     access                     who is calling, and what that key may do
     house                      what the doors share
@@ -19,6 +20,7 @@ The rooms, top to bottom; each may use those below it and none above:
     backtest, timetable        verbs: replay history and score it; play scenarios of rules
     evaluate                   verb: load, judge, write down
     policy, recall             what is asked of signals now; what a process remembers of series
+    quotas                     how much each key may write
     store                      all SQL, by noun
     tables                     the tables, for the store alone
     database, embedded         connections and transactions; a PostgreSQL of our own

@@ -21,6 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from alerts.signals import PartnerId
 from app.database import Connection, Database
+from app.quotas import Quotas
 from app.settings import Unusable
 from app.store import partners
 
@@ -48,6 +49,7 @@ ROLES: dict[str, frozenset[str]] = {
 LIVE_KEYS_PER_PARTNER = 2
 LONGEST_NAME = 200
 
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REMEMBER_SECONDS = 10.0
 _REMEMBER_AT_MOST = 10_000
 _NOTE_USE_EVERY = timedelta(minutes=1)
@@ -184,7 +186,7 @@ class KeyRing:
         key_id, _, secret = rest.partition("_")
         if mark != "fw" or not (key_id.isascii() and key_id.isalnum()) or not secret:
             return None
-        async with self._database.begin() as connection:
+        async with self._database.brief() as connection:
             key = await partners.key(connection, key_id)
             if key is None or not hmac.compare_digest(key.secret_sha256, _digest(secret)):
                 return None
@@ -275,7 +277,22 @@ async def _shown(request: Request, token: str) -> Caller:
     if caller is None:
         raise Unauthenticated("This key is unknown, revoked or expired.")
     request.state.caller = caller
+    if request.method not in _SAFE:
+        _charge(request, caller)
     return caller
+
+
+def _charge(request: Request, caller: Caller) -> None:
+    """Takes a writing request from the key's quota.
+
+    How many signals there are is seen later; here only whether the key has used up all it may send, so
+    that no body of one that has is read.
+    """
+    quotas: Quotas = request.app.state.house.quotas
+    of_signals = request.scope["path"].startswith("/v1/signals")
+    quota = quotas.signals if of_signals else quotas.writes
+    if quota is not None:
+        request.state.quota = quota.take(caller.key_id, 0 if of_signals else 1, monotonic())
 
 
 def _digest(secret: str) -> bytes:

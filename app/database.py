@@ -33,6 +33,7 @@ _MIGRATION_REST_SECONDS = 1.0
 
 _READY_SECONDS = 2.0
 
+_BRIEF_CONNECTIONS = 2
 _QUEUE_CONNECTIONS = 4  # one claims or records; leases are renewed and claims given back beside it
 _PLANNED_ONCE = {
     "plan_cache_mode": "force_generic_plan",
@@ -84,6 +85,10 @@ class DatabaseAway(Unusable):
     """
 
 
+class DatabaseBusy(DatabaseAway):
+    """All connections to the database are in use, and none became free in time; nothing was begun."""
+
+
 class ValueRefused(Exception):
     """PostgreSQL cannot hold a value that came from outside: a text with U+0000, a number too large."""
 
@@ -114,6 +119,8 @@ class Database:
         self._hosts = Hosts(url, silence_seconds=silence_seconds, record_class=Row)
         self._ready: asyncio.Task[bool] | None = None
         self._engine = self._make_engine(pool_size, {})
+        self._brief_engine = self._make_engine(_BRIEF_CONNECTIONS, {})
+        self._health_engine = self._make_engine(1, {})
         self._ingest_engine = self._make_engine(ingest_lanes, _PLANNED_ONCE)
         self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE | _NEVER_IDLE)
         self._swift: list[Driver] = []
@@ -126,6 +133,15 @@ class Database:
             DatabaseAway: the database is unreachable, read-only, full or starting.
         """
         async with _transaction(self._engine) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def brief(self) -> AsyncIterator[Connection]:
+        """As ``begin``, for what is over in a moment and what signals need: keys, new series.
+
+        Readers, who may take all the connections of ``begin``, keep none of these.
+        """
+        async with _transaction(self._brief_engine) as connection:
             yield connection
 
     @asynccontextmanager
@@ -211,7 +227,10 @@ class Database:
             raise DatabaseAway(_sentence(error)) from error
 
     async def is_ready(self) -> bool:
-        """Whether the database answers a query within two seconds."""
+        """Whether the database answers a query within two seconds.
+
+        By a connection that is kept for this: the load of other callers is nothing that this would say.
+        """
         if self._ready is None or self._ready.done():
             self._ready = asyncio.create_task(self._ask())
         # Not cancelled when it is late: the driver would wait for a silent host to hear of that.
@@ -220,7 +239,7 @@ class Database:
 
     async def _ask(self) -> bool:
         try:
-            async with self.begin() as connection:
+            async with _transaction(self._health_engine) as connection:
                 await connection.execute(text("SELECT 1"))
         except DatabaseAway:
             return False
@@ -228,9 +247,14 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection that is not in use."""
-        await self._engine.dispose()
-        await self._ingest_engine.dispose()
-        await self._queue_engine.dispose()
+        for engine in (
+            self._engine,
+            self._brief_engine,
+            self._health_engine,
+            self._ingest_engine,
+            self._queue_engine,
+        ):
+            await engine.dispose()
         self._drop_swift()
 
     def _drop_swift(self) -> None:
@@ -471,6 +495,8 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     connection = engine.connect()
     try:
         await connection.start()
+    except exc.TimeoutError as error:
+        raise DatabaseBusy("All connections to the database are in use.") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, exc.SQLAlchemyError) as error:
         raise DatabaseAway(_sentence(error)) from error
     patience = None

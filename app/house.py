@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from app.backtest.stored import Desk
 from app.database import Database
 from app.ingest import Intake
 from app.policy import Policy
+from app.quotas import Quotas
 from app.rulebook import Rulebook
 from app.seals import Seals
 from app.settings import Settings
@@ -37,21 +39,28 @@ class Places:
 
     most: int
     taken: int = 0
+    _taken_by: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, whose: str | None = None) -> Iterator[None]:
         """Takes a place while the block runs.
+
+        Somebody who is named has at most as many as are left for others, so alone half of them.
 
         Raises:
             Crowded: there is none.
         """
-        if self.taken >= self.most:
+        left = self.most - self.taken
+        if left <= (0 if whose is None else self._taken_by[whose]):
             raise Crowded
         self.taken += 1
+        self._taken_by[whose or ""] += 1
         try:
             yield
         finally:
             self.taken -= 1
+            self._taken_by[whose or ""] -= 1
+            self._taken_by += Counter()  # forgets who has none
 
 
 @dataclass(slots=True)
@@ -65,6 +74,7 @@ class House:
     rulebook: Rulebook
     seals: Seals
     intake: Intake
+    quotas: Quotas
     draining: bool = False
     backtests: Desk = field(default_factory=Desk)
     waiting: Places = field(default_factory=lambda: Places(MOST_WAITING))

@@ -13,16 +13,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from alerts.catalogue import Catalogue
 from alerts.retention import Retention
-from app import access, api, dashboard, documents, scheduler, seals, store, telemetry
+from app import access, api, dashboard, documents, quotas, scheduler, seals, store, telemetry
 from app.api import health, problems, webhooks
+from app.api.bodies import Bodies
 from app.api.envelope import Envelope
+from app.connections import Connections
 from app.database import Database
 from app.deliver import Sender
 from app.embedded import Embedded, EmbeddedFailed
@@ -37,6 +39,7 @@ VERSION = "0.1.0"
 
 _WATCH_SECONDS = 1.0
 _DRAIN_SECONDS = 20
+_FILES_WITHOUT_LIMIT = 1_048_576
 
 
 class CannotListen(Unusable):
@@ -68,6 +71,7 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # They load from other people's machines; ours is at /docs.
         redoc_url=None,
+        openapi_url=None,  # It would be written anew for everyone who asks.
     )
     if role == "worker":
         app.include_router(health.router)
@@ -78,8 +82,10 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         app.include_router(dashboard.router)
         webhooks.describe(app)
     problems.install(app)
+    app.state.bodies = Bodies(settings.bodies_limit_bytes)
     app.add_middleware(
         Envelope,
+        bodies=app.state.bodies,
         ingest_limit_bytes=settings.ingest_body_limit_bytes,
         body_timeout_seconds=settings.body_timeout_seconds,
     )
@@ -139,7 +145,12 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         await book.keep_profiles(_profile_files(settings))
         await book.renew()
         await stack.enter_async_context(_running(book.run))
-        intake = Intake(database, policy, lanes=settings.ingest_lanes)
+        intake = Intake(
+            database,
+            policy,
+            lanes=settings.ingest_lanes,
+            most_waiting=settings.ingest_waiting_limit,
+        )
         stack.push_async_callback(intake.stop)
         app.state.key_ring = access.KeyRing(database)
         app.state.house = House(
@@ -150,6 +161,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             rulebook=book,
             seals=sealing,
             intake=intake,
+            quotas=quotas.from_settings(settings),
         )
         if role != "api":
             await stack.enter_async_context(_sending(database, sealing, settings))
@@ -253,8 +265,15 @@ async def serve(
     """
     listening = listen(host, port)
     app = create_app(settings, role=role)
+    connections = Connections(
+        most=_most_connections(settings),
+        head_seconds=settings.head_timeout_seconds,
+        unread_seconds=settings.unread_timeout_seconds,
+    )
     config = uvicorn.Config(
         app,
+        http=cast("type[asyncio.Protocol]", connections.protocol),
+        ws="none",
         lifespan="off",  # Opened here instead, so that a failure is a sentence and not a traceback.
         log_config=None,
         access_log=False,
@@ -280,9 +299,9 @@ async def serve(
             loop.add_signal_handler(signal.SIGTERM, stop, settings.drain_notice_seconds)
             loop.add_signal_handler(signal.SIGINT, stop, 0)
             _spare_the_collector()
-            _allow_open_files()
             tell(_address(listening), await _first_key(app.state.house))
-            await server.serve(sockets=[listening])
+            async with _running(connections.watch):
+                await server.serve(sockets=[listening])
 
 
 def _spare_the_collector() -> None:
@@ -296,8 +315,19 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def _allow_open_files() -> None:
-    """Lets this process open as many files as its system allows it, instead of the usual 1,024.
+def _most_connections(settings: Settings) -> int:
+    """As many connections of callers as are allowed, or as leave enough files for all else."""
+    files = _allow_open_files()
+    return min(settings.connections_limit, max(files // 4, files - _other_files(settings)))
+
+
+def _other_files(settings: Settings) -> int:
+    """So many files attempts and the database may need, and what is open for a moment."""
+    return 17 * settings.webhook_in_flight + 300
+
+
+def _allow_open_files() -> int:
+    """Lets this process open as many files as its system allows it, instead of the usual 1,024; so many.
 
     Every attempt under way is a socket, and endpoints that hang keep thousands of them. What speaks for the
     lower limit is select(2), which nothing here uses (https://0pointer.net/blog/file-descriptor-limits.html).
@@ -307,6 +337,8 @@ def _allow_open_files() -> None:
         OSError, ValueError
     ):  # macOS names no limit, and refuses to have none.
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return allowed if allowed != resource.RLIM_INFINITY else _FILES_WITHOUT_LIMIT
 
 
 class _Server(uvicorn.Server):

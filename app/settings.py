@@ -240,14 +240,59 @@ class Settings(BaseSettings):
         description="The longest body of signals that is read; a longer one is answered 413. Other "
         "bodies may have 65536 bytes.",
     )
+    bodies_limit_bytes: int = Field(
+        default=64 * 2**20,
+        ge=2**20,
+        description="What the bodies of all requests together may hold in the memory of one process, from "
+        "their first bytes to the answer. Beyond, the one that stopped coming first is answered 503.",
+    )
     body_timeout_seconds: float = Field(
         default=30,
         gt=0,
         le=600,
         description="How long a caller may take to send a request's body; a slower one is answered 408.",
     )
+    head_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="How long a caller may take to send the head of a request, from its first byte or, of "
+        "the first, from the connection on; a slower one is answered 408.",
+    )
+    unread_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="How long a caller may leave an answer unread; then its connection is cut off.",
+    )
+    connections_limit: int = Field(
+        default=4_000,
+        ge=16,
+        le=1_000_000,
+        description="Connections of callers at the same time in one process, fewer where it may not open so "
+        "many files. Beyond, those are closed whose callers have kept it waiting longest.",
+    )
     ingest_batch_limit: int = Field(
         default=1_000, ge=1, le=100_000, description="The most signals in one request."
+    )
+    ingest_waiting_limit: int = Field(
+        default=100_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Signals that may wait in one process to be stored. One partner has at most as many as "
+        "are left for the others, so alone half of them; beyond, the answer is 503.",
+    )
+    signals_per_minute: int = Field(
+        default=0,
+        ge=0,
+        description="How many signals one key may send in a minute to one process, all at once if it likes; "
+        "beyond, the answer is 429. 0 for as many as it can.",
+    )
+    writes_per_minute: int = Field(
+        default=6_000,
+        ge=0,
+        description="How many requests that change something, other than by signals, one key may send in a "
+        "minute to one process; beyond, the answer is 429. 0 for as many as it can.",
     )
     future_tolerance_seconds: Seconds = Field(
         default=300,

@@ -35,6 +35,23 @@ request_seconds = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+refusals = Counter(
+    "forewarn_refusals",
+    "Requests and connections turned away because it was too much, by reason: pressure.md lists them.",
+    ("reason",),
+    registry=REGISTRY,
+)
+connections = Gauge(
+    "forewarn_connections", "Connections of callers that are open.", registry=REGISTRY
+)
+body_bytes = Gauge(
+    "forewarn_body_bytes",
+    "What the bodies of requests hold in memory until they are answered.",
+    registry=REGISTRY,
+)
+waiting_signals = Gauge(
+    "forewarn_waiting_signals", "Signals accepted and not stored yet.", registry=REGISTRY
+)
 signals = Counter(
     "forewarn_signals",
     "Signals received, by outcome: accepted, duplicate, revised, late, rejected.",

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 from time import perf_counter
 
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import telemetry
+from app.api.bodies import Bodies, Body, too_large
 from app.api.problems import Problem
 
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _SMALL_BODY_BYTES = 65_536
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Envelope:
     """The outermost layer of the service, as plain ASGI: it costs the hot path microseconds."""
 
     def __init__(
-        self, app: ASGIApp, *, ingest_limit_bytes: int, body_timeout_seconds: float
+        self,
+        app: ASGIApp,
+        *,
+        bodies: Bodies,
+        ingest_limit_bytes: int,
+        body_timeout_seconds: float,
     ) -> None:
         self._app = app
+        self._bodies = bodies
         self._ingest_limit = ingest_limit_bytes
         self._patience = body_timeout_seconds
 
@@ -41,6 +46,9 @@ class Envelope:
         request.state.request_id = request_id = _request_id(request)
         started = perf_counter()
         status = 0
+        limit = self._limit_of(scope["path"])
+        body = Body(self._bodies, receive, limit, self._patience)
+        request.state.body = body
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -51,14 +59,16 @@ class Envelope:
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 if scope["app"].state.house.draining:
                     headers["Connection"] = "close"  # The next one shall go to another process.
+                for name, value in scope["state"].get("quota", ()):
+                    headers[name] = value
             await send(message)
 
         try:
-            limit = self._limit_of(scope["path"])
             if _declared_length(request) > limit:
-                await _too_large(limit).answer(request_id)(scope, receive, sending)
+                telemetry.refusals.labels("body").inc()
+                await too_large(limit).answer(request_id)(scope, receive, sending)
             else:
-                await self._app(scope, self._limited(receive, limit), sending)
+                await self._app(scope, body.receive, sending)
         except ClientDisconnect:
             request.state.fault = "the caller hung up"
         except Exception:  # The last line: whatever it is, the caller gets an answer.
@@ -70,35 +80,12 @@ class Envelope:
             )
             await problem.answer(request_id)(scope, receive, sending)
         finally:
+            body.let_go()
             self._tell(request, status, perf_counter() - started)
 
     def _limit_of(self, path: str) -> int:
         """Only signals come in bulk; every other body is small."""
         return self._ingest_limit if path.startswith("/v1/signals") else _SMALL_BODY_BYTES
-
-    def _limited(self, receive: Receive, limit: int) -> Receive:
-        """Reads a body up to its limit, and only while the caller keeps sending it."""
-        read = 0
-        whole = False
-        until = asyncio.get_running_loop().time() + self._patience
-
-        async def receiving() -> Message:
-            nonlocal read, whole
-            if whole:  # What comes now is only that the caller has hung up, whenever that is.
-                return await receive()
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError as error:
-                said = f"The body was not there within {self._patience:g} seconds."
-                raise HTTPException(408, said) from error
-            read += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if read > limit:
-                raise HTTPException(413, _too_large(limit).detail)
-            return message
-
-        return receiving
 
     def _tell(self, request: Request, status: int, seconds: float) -> None:
         route = getattr(request.scope.get("route"), "path", "unmatched")
@@ -106,7 +93,7 @@ class Envelope:
         telemetry.requests.labels(method, route, str(status)).inc()
         telemetry.request_seconds.labels(method, route).observe(seconds)
         path = request.scope["path"]
-        if path in _QUIET and status < 500:
+        if path in QUIET and status < 500:
             return
         caller = getattr(request.state, "caller", None)
         fault = getattr(request.state, "fault", None)
@@ -123,10 +110,6 @@ class Envelope:
             **({"signals": counts} if counts else {}),
             **({"fault": fault} if fault else {}),
         )
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem("too-large", f"A body may have at most {limit} bytes here.")
 
 
 def _request_id(request: Request) -> str:

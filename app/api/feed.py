@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from alerts.explanation import instant
 from alerts.routing import SubscriptionId
-from app import store
+from app import store, telemetry
 from app.access import Caller, needs
 from app.api.pages import DEFAULT_LIMIT, Limit, page
 from app.api.problems import Problem
@@ -92,7 +92,7 @@ async def pull_events(
         held = await owned(connection, caller, id)
         extent = None if held is None else await store.delivery_log.extent(connection, held.id)
     if held is not None and extent is not None and wait and extent.last <= after:
-        extent = await _news(request, here, held.id, after, wait)
+        extent = await _news(request, here, caller.partner, held.id, after, wait)
     if held is None or extent is None:
         raise Problem("not-found", f"There is no subscription {id[:100]!r}.")
     tag = f'"{held.id}.{after}.{limit}.{extent.oldest}.{extent.last}"'
@@ -109,7 +109,12 @@ async def pull_events(
 
 
 async def _news(
-    request: Request, here: House, subscription_id: SubscriptionId, after: int, seconds: int
+    request: Request,
+    here: House,
+    whose: str,
+    subscription_id: SubscriptionId,
+    after: int,
+    seconds: int,
 ) -> Extent | None:
     """The extent once it reaches beyond ``after``, or as it is when the time is up.
 
@@ -118,7 +123,7 @@ async def _news(
     """
     until = asyncio.get_running_loop().time() + seconds
     try:
-        with here.waiting.one():
+        with here.waiting.one(whose):
             while True:
                 async with here.database.begin() as connection:
                     extent = await store.delivery_log.extent(connection, subscription_id)
@@ -129,9 +134,10 @@ async def _news(
                     return extent
                 await asyncio.sleep(min(_LOOK_EVERY_SECONDS, left))
     except Crowded:
+        telemetry.refusals.labels("feed").inc()
         raise Problem(
             "too-many-requests",
-            f"{here.waiting.most} callers wait already; ask without `wait`, or again later.",
+            "Too many wait already, of yours or of all; ask without `wait`, or again later.",
             headers={"Retry-After": str(_AGAIN_SECONDS)},
             retryable=True,
         ) from None

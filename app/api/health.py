@@ -40,6 +40,8 @@ async def show_readiness(request: Request, here: Annotated[House, Depends(house)
 
 
 @router.get("/metrics", summary="For Prometheus", response_class=Response)
-async def show_metrics() -> Response:
+async def show_metrics(request: Request, here: Annotated[House, Depends(house)]) -> Response:
     """Metrics in the OpenMetrics text format."""
+    telemetry.body_bytes.set(request.app.state.bodies.held_bytes)
+    telemetry.waiting_signals.set(here.intake.waiting)
     return Response(telemetry.scrape(), media_type=telemetry.SCRAPE_CONTENT_TYPE)

@@ -16,8 +16,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from app import telemetry
 from app.access import NotAllowed, Unauthenticated
-from app.database import DatabaseAway, ValueRefused
+from app.database import DatabaseAway, DatabaseBusy, ValueRefused
+from app.quotas import Spent
 
 MEDIA_TYPE = "application/problem+json"
 AWAY_RETRY_SECONDS = 2
@@ -31,6 +33,11 @@ class Kind:
     status: int
     title: str
     advice: str
+
+    @property
+    def phrase(self) -> str:
+        """What HTTP calls its status."""
+        return HTTPStatus(self.status).phrase
 
 
 PROBLEMS: dict[str, Kind] = {
@@ -54,7 +61,7 @@ PROBLEMS: dict[str, Kind] = {
     "not-acceptable": Kind(406, "No such representation", "Ask for one that `detail` lists."),
     "too-slow": Kind(
         408,
-        "The body did not come in time",
+        "The request did not come in time",
         "Send the whole request without pauses; nothing was stored.",
     ),
     "conflict": Kind(
@@ -65,6 +72,9 @@ PROBLEMS: dict[str, Kind] = {
     "too-large": Kind(
         413, "Too much at once", "Send less in one request; `detail` names the limit."
     ),
+    "address-too-long": Kind(
+        414, "The address is too long", "Ask for less in one address; `detail` names the limit."
+    ),
     "unsupported-media-type": Kind(
         415, "That kind of body is not read here", "Send one of the types that `detail` lists."
     ),
@@ -74,6 +84,11 @@ PROBLEMS: dict[str, Kind] = {
         "Each entry of `errors` points at a value and says what would do.",
     ),
     "too-many-requests": Kind(429, "Too many requests", "Wait as long as `Retry-After` says."),
+    "head-too-large": Kind(
+        431,
+        "The headers are too large",
+        "Send fewer or shorter headers; `detail` names the limits.",
+    ),
     "internal": Kind(
         500, "This is our fault", "Try again; if it persists, give the operator the `request_id`."
     ),
@@ -102,11 +117,15 @@ _BY_STATUS = {
     408: "too-slow",
     409: "conflict",
     413: "too-large",
+    414: "address-too-long",
     415: "unsupported-media-type",
     422: "invalid",
     429: "too-many-requests",
+    431: "head-too-large",
     503: "busy",
 }
+
+_PASSING = frozenset({408, 429, 503})
 
 
 class Problem(Exception):
@@ -152,7 +171,7 @@ class Problem(Exception):
             found["request_id"] = request_id
         return found
 
-    def answer(self, request_id: str) -> Response:
+    def answer(self, request_id: str | None = None) -> Response:
         """The problem as a response."""
         return JSONResponse(
             self.document(request_id),
@@ -196,6 +215,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Unauthenticated, _on_unauthenticated)
     app.add_exception_handler(NotAllowed, _on_not_allowed)
+    app.add_exception_handler(Spent, _on_spent)
     app.add_exception_handler(DatabaseAway, _on_away)
     app.add_exception_handler(ValueRefused, _on_refused_value)
 
@@ -219,8 +239,20 @@ async def _on_not_allowed(request: Request, error: Exception) -> Response:
     return Problem("not-allowed", str(error)).answer(request.state.request_id)
 
 
+async def _on_spent(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Spent)
+    telemetry.refusals.labels("quota").inc()
+    request.state.quota = error.headers
+    return Problem("too-many-requests", str(error), retryable=True).answer(request.state.request_id)
+
+
 async def _on_away(request: Request, error: Exception) -> Response:
     request.state.fault = str(error)
+    if isinstance(error, DatabaseBusy):
+        telemetry.refusals.labels("readers").inc()
+        headers = {"Retry-After": str(AWAY_RETRY_SECONDS)}
+        busy = Problem("busy", str(error), headers=headers, retryable=True)
+        return busy.answer(request.state.request_id)
     return away().answer(request.state.request_id)
 
 
@@ -251,7 +283,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
     detail = (
         error.detail if known else f"{request.method} {request.url.path}: {PROBLEMS[slug].title}."
     )
-    return Problem(slug, detail, headers=error.headers).answer(request.state.request_id)
+    passes = error.status_code in _PASSING
+    problem = Problem(slug, detail, headers=error.headers, retryable=passes)
+    return problem.answer(request.state.request_id)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

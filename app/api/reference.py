@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+import msgspec
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,11 +40,28 @@ class Operation:
         return f"{self.method}-{self.path}".replace("/", "-").replace("{", "").replace("}", "")
 
 
+@router.get("/openapi.json")
+async def show_openapi(request: Request) -> Response:
+    """The OpenAPI document."""
+    return Response(_described(request.app), media_type="application/json")
+
+
 @router.get("/docs")
 async def show_reference(request: Request) -> HTMLResponse:
     """Every operation and every event with its parameters and shapes."""
-    document = request.app.openapi()
-    html = _template().render(
+    return HTMLResponse(_page(request.app), headers={"Content-Security-Policy": _CONTENT_POLICY})
+
+
+# Both are made once: whoever comes may ask for them, and it takes tens of milliseconds.
+@functools.lru_cache(maxsize=1)
+def _described(app: FastAPI) -> bytes:
+    return msgspec.json.encode(app.openapi())
+
+
+@functools.lru_cache(maxsize=1)
+def _page(app: FastAPI) -> str:
+    document = app.openapi()
+    return _template().render(
         title=document["info"]["title"],
         summary=document["info"].get("summary", ""),
         version=document["info"]["version"],
@@ -53,7 +71,6 @@ async def show_reference(request: Request) -> HTMLResponse:
             for name, schema in sorted(document.get("components", {}).get("schemas", {}).items())
         },
     )
-    return HTMLResponse(html, headers={"Content-Security-Policy": _CONTENT_POLICY})
 
 
 def _grouped(document: Mapping[str, Any]) -> dict[str, list[Operation]]:

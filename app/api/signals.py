@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Literal
 
 import msgspec
@@ -12,9 +13,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from app import telemetry
-from app.access import KEY_SCHEME, let_in
+from app.access import KEY_SCHEME, Caller, let_in
 from app.api import arrivals
 from app.api.arrivals import Checked
+from app.api.bodies import inflated
 from app.api.problems import MEDIA_TYPE, MOST_ERRORS, Problem
 from app.house import House, house
 from app.ingest import Behind, Receipt, Status
@@ -96,6 +98,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     422: {
         "description": "Every item was rejected: a problem with the members of a batch's answer."
     },
+    429: {"description": "This key has used up its signals of a minute; `RateLimit` says more."},
     503: {"description": "Behind, or the database is away; `Retry-After` says how long to wait."},
 }
 
@@ -112,9 +115,9 @@ async def post_signals(request: Request) -> Response:
     """
     caller, here = await let_in(request, "signals:write"), await house(request)
     now, verbose = datetime.now(UTC), _is_verbose(request)
-    body = await _json_body(request)
+    body = await _json_body(request, here)
     checked, several = arrivals.check_items(body, caller.partner_id, here, now)
-    return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
+    return await _answer(request, here, caller, checked, now, is_batch=several, verbose=verbose)
 
 
 @router.post(
@@ -129,19 +132,23 @@ async def retract_signals(request: Request) -> Response:
     """
     caller, here = await let_in(request, "signals:write"), await house(request)
     now, verbose = datetime.now(UTC), _is_verbose(request)
-    body = await _json_body(request)
+    body = await _json_body(request, here)
     checked, several = arrivals.check_retractions(body, caller.partner_id, here, now)
-    return await _answer(request, here, checked, now, is_batch=several, verbose=verbose)
+    return await _answer(request, here, caller, checked, now, is_batch=several, verbose=verbose)
 
 
-async def _json_body(request: Request) -> bytes:
+async def _json_body(request: Request, here: House) -> bytes:
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem("unsupported-media-type", f"The body is {kind}; send application/json.")
     encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding in ("gzip", "x-gzip"):
+        return await inflated(request, here.settings.ingest_body_limit_bytes)
     if encoding != "identity":
         raise Problem(
-            "unsupported-media-type", f"The body is encoded as {encoding}; send it plain."
+            "unsupported-media-type",
+            f"The body is encoded as {encoding[:100]}; send it plain or with gzip.",
+            headers={"Accept-Encoding": "gzip"},  # RFC 9110, 12.5.3
         )
     return await request.body()
 
@@ -149,17 +156,24 @@ async def _json_body(request: Request) -> bytes:
 async def _answer(
     request: Request,
     here: House,
+    caller: Caller,
     checked: Checked,
     now: datetime,
     *,
     is_batch: bool,
     verbose: bool,
 ) -> Response:
+    quota, cost = here.quotas.signals, len(checked.places) + len(checked.refused)
+    if quota is not None:
+        request.state.quota = quota.take(caller.key_id, cost, monotonic())
     receipt = Receipt([])
     if checked.arrivals:
         try:
             receipt = await here.intake.accept(checked.arrivals, now)
         except Behind as error:
+            telemetry.refusals.labels("behind").inc()
+            if quota is not None:
+                quota.give_back(caller.key_id, cost)
             raise Problem(
                 "busy",
                 "More signals are waiting than can be stored at once.",

@@ -13,7 +13,7 @@ from datetime import datetime
 from time import perf_counter
 
 from alerts.mechanisms import Scope
-from alerts.signals import SeriesId, SeriesKey
+from alerts.signals import PartnerId, SeriesId, SeriesKey
 from app import evaluate, store, telemetry
 from app.database import Connection, Database, DatabaseAway, driver
 from app.evaluate import ScopesNeeded
@@ -28,6 +28,9 @@ __all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status", "accept_signals"]
 
 SERIES_REMEMBERED = 1_000_000
 """So many ids are kept in memory; then they are forgotten and looked up again."""
+
+LONGEST_WAIT_SECONDS = 30.0
+"""When the oldest of what waits has waited so long, nobody is let in behind it."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Intake:
         lanes: how many transactions may be in flight; a power of two, so that lanes never
             share a lock.
         most_signals: of one transaction; what waits longer goes into the next.
-        most_waiting: beyond this many signals ``accept`` raises ``Behind``.
+        most_waiting: so many signals may wait; of one partner, as many as are left for others.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Intake:
         *,
         lanes: int = 2,
         most_signals: int = 4_000,
-        most_waiting: int = 50_000,
+        most_waiting: int = 100_000,
     ) -> None:
         self._database = database
         self._policy = policy
@@ -89,7 +92,9 @@ class Intake:
         self._most_signals = most_signals
         self._most_waiting = most_waiting
         self._waiting = 0
+        self._waiting_of: dict[PartnerId, int] = {}
         self._ids: dict[SeriesKey, SeriesId] = {}
+        self._learning = asyncio.Lock()
         self._recall = Recall()
 
     async def accept(self, arrivals: Sequence[Arrival], now: datetime) -> Receipt:
@@ -101,31 +106,56 @@ class Intake:
                 sending the same again is safe.
         """
         accepted = perf_counter()
-        if self._waiting + len(arrivals) > self._most_waiting:
+        count, partner = len(arrivals), arrivals[0].partner
+        held = self._waiting_of.get(partner, 0)
+        # Nobody has more than is left: one who floods fills half, two a third each, and a newcomer gets in.
+        if held + count > self._most_waiting - self._waiting or self._is_late(accepted):
             raise Behind
-        self._waiting += len(arrivals)
+        self._waiting += count
+        self._waiting_of[partner] = held + count
         try:
             keys = {a.key for a in arrivals}
             subjects = {subject for k in keys for _, _, subject in self._policy.brief(k).joint}
             await self._learn_series(keys | subjects, now)
             return await self._through_lanes(arrivals, now, accepted)
         finally:
-            self._waiting -= len(arrivals)
+            self._waiting -= count
+            self._waiting_of[partner] -= count
+            if not self._waiting_of[partner]:
+                del self._waiting_of[partner]
+
+    @property
+    def waiting(self) -> int:
+        """Signals that are not stored yet."""
+        return self._waiting
+
+    def _is_late(self, now: float) -> bool:
+        """Whether what waits has waited for so long that whoever comes would wait in vain."""
+        return any(
+            lane.waiting and now - lane.waiting[0].accepted > LONGEST_WAIT_SECONDS
+            for lane in self._lanes
+        )
 
     async def stop(self) -> None:
         """Waits until everything accepted so far is committed."""
         await asyncio.gather(*(lane.task for lane in self._lanes if lane.task is not None))
 
     async def _learn_series(self, keys: set[SeriesKey], now: datetime) -> None:
-        """Makes series not seen before, in a short transaction of its own."""
+        """Makes series not seen before, in a short transaction of its own.
+
+        One after the other: who waited for another that made the same has nothing left to make.
+        """
         # Until none is missing: while this waits, another request may forget what this one knew.
-        while new := {key for key in keys if key not in self._ids}:
-            if len(self._ids) >= SERIES_REMEMBERED:
-                self._ids.clear()
-                new = keys
-            async with self._database.begin() as connection:
-                found = await store.series.find_or_make(connection, new, now)
-            self._ids.update(found)
+        while not keys <= self._ids.keys():
+            async with self._learning:
+                new = keys - self._ids.keys()
+                if len(self._ids) >= SERIES_REMEMBERED:
+                    self._ids.clear()
+                    new = keys
+                if new:
+                    async with self._database.brief() as connection:
+                        found = await store.series.find_or_make(connection, new, now)
+                    self._ids.update(found)
 
     async def _through_lanes(
         self, arrivals: Sequence[Arrival], now: datetime, accepted: float

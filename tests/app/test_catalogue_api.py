@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from alerts.mechanisms import Profile
 from app import access, documents
 from app.api import catalogue, mechanisms, problems
+from app.api.bodies import Bodies
 from app.api.envelope import Envelope
 from app.api.mechanisms import _not_in_force
 from app.database import Database
@@ -55,7 +56,9 @@ async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     problems.install(app)
     app.state.key_ring = access.KeyRing(database)
     app.state.house = Shown(documents.load_catalogue(), profiles)
-    app.add_middleware(Envelope, ingest_limit_bytes=1000, body_timeout_seconds=30)
+    app.add_middleware(
+        Envelope, bodies=Bodies(100_000), ingest_limit_bytes=1000, body_timeout_seconds=30
+    )
     async with database.begin() as connection:
         key = await access.issue_key(
             connection, name="baltica", role="subscriber", now=datetime.now(UTC)
