@@ -90,7 +90,7 @@ def bench(
     if not as_json:
         Console().print(page.table(lines))
     if write is not None:
-        command = f"forewarn bench {measure}"
+        command = f"forewarn bench {measure}" + (f" --peer {peer}" if peer else "")
         occasion = page.Occasion(begun, plan, load_before, page.load_average(), command)
         try:
             write.write_text(page.markdown(lines, occasion), encoding="utf-8")
