@@ -15,6 +15,7 @@ from app.database import (
     Connection,
     Database,
     DatabaseAway,
+    DatabaseBusy,
     SchemaBehind,
     ValueRefused,
     driver,
@@ -367,3 +368,20 @@ def test_the_migrations_folder_is_found_wherever_one_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert head_revision()
+
+
+async def test_when_all_connections_are_in_use_the_database_is_busy_and_still_ready(
+    database_url: str,
+) -> None:
+    database = Database(database_url, pool_size=1)
+    database._engine.sync_engine.pool._timeout = 0.05  # type: ignore[attr-defined]
+    async with database.begin():
+        with pytest.raises(DatabaseBusy):
+            async with database.begin():
+                pass
+        assert await database.is_ready()
+        async with database.brief() as connection:
+            assert await store.partners.is_empty(connection)
+    async with database.begin() as connection:
+        assert await store.partners.is_empty(connection)
+    await database.close()
