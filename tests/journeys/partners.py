@@ -55,7 +55,7 @@ class Partners:
 
     async def _report(self, good: str) -> None:
         headers = {"Authorization": f"Bearer {self.key}"}
-        async with httpx.AsyncClient(headers=headers, timeout=30) as http:
+        async with httpx.AsyncClient(headers=headers, timeout=30, verify=False) as http:
             day = 0
             while True:
                 at = datetime(1950, 1, 1, tzinfo=UTC) + timedelta(days=day)
@@ -74,7 +74,7 @@ class Partners:
                 assert answer.status_code == 200, answer.text
                 self.acknowledged[good, at] = value
                 day += 1
-                await asyncio.sleep(0.02)  # They are not alone on this machine.
+                await asyncio.sleep(0.05)  # They are not alone on this machine.
 
     async def go_on(self, many: int) -> None:
         """Waits until so many more are acknowledged."""
