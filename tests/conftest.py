@@ -31,6 +31,7 @@ _OPTIONS = {
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",
     "max_connections": "300",
+    "log_line_prefix": "%m [%p] %d %c %v ",  # As tests.app.wiretap reads it.
 }
 
 _numbers = itertools.count(1)

@@ -203,3 +203,20 @@ def test_the_version_is_the_same_everywhere() -> None:
     from app.main import VERSION
 
     assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_figures_of_the_scaling_page_are_those_of_the_benchmarks() -> None:
+    """And what it reckons with is on the careful side of them."""
+    measured = {}
+    for section in (DOCS / "benchmarks.md").read_text().split("\n## ")[1:]:
+        for row in re.findall(r"^\| (.+?) \| ([\d,.]+) \|", section, re.MULTILINE):
+            measured[f"{section.split()[0]}: {row[0]}"] = row[1]
+    page = (DOCS / "scaling.md").read_text()
+    cited = re.findall(r"^\| (\w+: .+?) \| ([\d,.]+) \| ([\d,.]+) (\S+) \|$", page, re.MULTILINE)
+    assert len(cited) >= 5
+    assert {case: told for case, told, *_ in cited} == {
+        case: measured.get(case) for case, *_ in cited
+    }
+    for case, told, taken, unit in cited:
+        value, careful = (float(number.replace(",", "")) for number in (told, taken))
+        assert careful <= value if unit.endswith("/s") else careful >= value, case

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import saying
+from app.cli import db_distribute, saying
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from app.store.vitals import Health, IndexSize
 
 app = typer.Typer(help="The database: how it does, and copies of it.", no_args_is_help=True)
+app.command()(db_distribute.distribute)
 
 
 @app.command()

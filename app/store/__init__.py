@@ -6,6 +6,7 @@
     calm             series moved on by calm signals, with nothing read before
     deliveries       what is owed to whom, in which order
     delivery_log     deliveries and their attempts as they are shown
+    distribution     the tables by series, spread over machines
     dossiers         everything one alert's page shows
     endpoint_health  how endpoints do, and how soon they hear
     endpoints        when something may be sent to whom, and what owners must be told
@@ -39,6 +40,7 @@ from app.store import (
     calm,
     deliveries,
     delivery_log,
+    distribution,
     dossiers,
     endpoint_health,
     endpoints,
@@ -69,6 +71,7 @@ __all__ = [
     "calm",
     "deliveries",
     "delivery_log",
+    "distribution",
     "dossiers",
     "endpoint_health",
     "endpoints",

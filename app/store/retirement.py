@@ -112,8 +112,8 @@ async def holds(connection: Connection, partition: Partition, held: Collection[i
     """Whether a partition has signals of series that are held. By the primary key."""
     found = await connection.execute(
         statement(
-            f"SELECT EXISTS (SELECT 1 FROM unnest(CAST(:held AS bigint[])) AS h (series_id) "
-            f"WHERE EXISTS (SELECT 1 FROM {partition.name} AS s WHERE s.series_id = h.series_id))"
+            "SELECT EXISTS (SELECT 1 FROM series_state AS h WHERE h.series_id = ANY(CAST(:held AS bigint[])) "
+            f"AND EXISTS (SELECT 1 FROM {partition.name} AS s WHERE s.series_id = h.series_id))"
         ),
         {"held": list(held)},
     )
