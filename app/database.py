@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Connection = AsyncConnection
 Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Transaction: TypeAlias = "AsyncConnection | asyncpg.Connection[asyncpg.Record]"
+"""A transaction under way, begun by SQLAlchemy or on the driver alone; hot statements run in either."""
 
 _MIGRATION_LOCK = 4_706_301_218_001
 # Whoever reads a table makes a change of it wait, and all who come later wait behind the change. So it gives
@@ -79,6 +82,10 @@ _UNHOLDABLE = frozenset(
 )
 
 
+# The last is what the driver says when it is asked before it has read that it was cut off.
+_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 class DatabaseAway(Unusable):
     """The database cannot be reached or cannot work now. Nothing was committed unless it died while
     committing; every write of ours may be sent again.
@@ -113,7 +120,6 @@ class Database:
         url: str,
         *,
         pool_size: int = 10,
-        ingest_lanes: int = 2,
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._hosts = Hosts(url, silence_seconds=silence_seconds, record_class=Row)
@@ -121,9 +127,9 @@ class Database:
         self._engine = self._make_engine(pool_size, {})
         self._brief_engine = self._make_engine(_BRIEF_CONNECTIONS, {})
         self._health_engine = self._make_engine(1, {})
-        self._ingest_engine = self._make_engine(ingest_lanes, _PLANNED_ONCE)
         self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE | _NEVER_IDLE)
-        self._swift: list[Driver] = []
+        self._ingest: list[Driver] = []
+        self.ingest_cuts = 0
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
@@ -145,41 +151,55 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def ingest(self) -> AsyncIterator[Connection]:
-        """As ``begin``, on the connections that are kept for ingest."""
-        async with _transaction(self._ingest_engine) as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def swift(self) -> AsyncIterator[Driver]:
-        """As ``ingest``, on a connection of the driver's: for transactions of very few statements, where
-        SQLAlchemy's beginning and end would cost as much as all of them. There are as many of these
-        connections as there were ever wanted at the same time.
+    async def ingest(self) -> AsyncIterator[Driver]:
+        """As ``begin``, on connections of the driver's that are kept for ingest, as many as were ever wanted
+        at the same time: SQLAlchemy's beginning and end cost as much as all that a calm signal needs.
         """
-        while self._swift and self._swift[-1].is_closed():
-            self._swift.pop()  # Its host was lost.
         try:
-            raw = self._swift.pop() if self._swift else await self._connect(_PLANNED_ONCE)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raw = self._idle_ingest() or await self._connect_for_ingest()
+        except (OSError, *_FAULTS) as error:
             raise DatabaseAway(_sentence(error)) from error
-        whole, patience = False, None
+        is_idle, patience = False, None
         try:
             await raw.execute("BEGIN")
-            yield raw
+            try:
+                yield raw
+            except Exception:
+                await raw.execute("ROLLBACK")
+                is_idle = True
+                raise
             patience = _commit_in_time(raw)
             await raw.execute("COMMIT")
-            whole = True
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError) as error:
+            is_idle = True
+        except (ConnectionError, *_FAULTS) as error:
             if _sqlstate(error) == _READ_ONLY:
-                self._drop_swift()
+                is_idle = False
+                self._drop_ingest()  # It was demoted: all connections to it are of no use any more.
             _raise_as_ours(error)
         finally:
             if patience is not None:
                 patience.cancel()
-            if whole:
-                self._swift.append(raw)
+            if is_idle:
+                self._ingest.append(raw)
             else:
                 raw.terminate()  # It may be in the middle of anything; PostgreSQL rolls back.
+
+    async def _connect_for_ingest(self) -> Driver:
+        raw = await self._connect(_PLANNED_ONCE)
+        for kind in ("json", "jsonb"):  # As on SQLAlchemy's: comes parsed and goes as text.
+            await raw.set_type_codec(
+                kind, schema="pg_catalog", encoder=str, decoder=json.loads, format="text"
+            )
+        return raw
+
+    def _idle_ingest(self) -> Driver | None:
+        """A connection that is free and open. One that was cut meanwhile is counted in ``ingest_cuts``."""
+        while self._ingest:
+            raw = self._ingest.pop()
+            if not raw.is_closed():
+                return raw
+            self.ingest_cuts += 1
+        return None
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[Connection]:
@@ -251,15 +271,14 @@ class Database:
             self._engine,
             self._brief_engine,
             self._health_engine,
-            self._ingest_engine,
             self._queue_engine,
         ):
             await engine.dispose()
-        self._drop_swift()
+        self._drop_ingest()
 
-    def _drop_swift(self) -> None:
-        while self._swift:
-            self._swift.pop().terminate()
+    def _drop_ingest(self) -> None:
+        while self._ingest:
+            self._ingest.pop().terminate()
 
     async def migrate(self, revision: str = "head") -> None:
         """Brings the schema up to ``revision``, in one transaction; two at once wait for each other.
@@ -418,7 +437,7 @@ class Row(asyncpg.Record):
 
 
 async def fetch(
-    connection: Connection, sql: str, parameters: Mapping[str, Any] | None = None
+    connection: Transaction, sql: str, parameters: Mapping[str, Any] | None = None
 ) -> Sequence[Any]:
     """The rows of a hot statement, whose SQL and parameters are as for ``statement``.
 
@@ -427,14 +446,14 @@ async def fetch(
     JSON comes parsed and goes as text.
     """
     raw = driver(connection)
-    if not raw.is_in_transaction():
+    if isinstance(connection, AsyncConnection) and not raw.is_in_transaction():
         found = await connection.execute(statement(sql), parameters or {})
         return found.all() if found.returns_rows else ()
     numbered, names = _numbered(sql)
     return await raw.fetch(numbered, *(parameters[name] for name in names) if parameters else ())
 
 
-async def fill(connection: Connection, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+async def fill(connection: Transaction, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Runs a statement once for each of these parameters, all in one round trip or two.
 
     The transaction must have begun.
@@ -459,11 +478,13 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 
 
-def driver(connection: Connection) -> Driver:
+def driver(connection: Transaction) -> Driver:
     """The driver's connection inside the transaction of ``connection``, for the hot statements.
 
     SQLAlchemy begins its transaction with its first statement, so that one must have run.
     """
+    if isinstance(connection, asyncpg.Connection):
+        return connection
     # What `get_raw_connection` gives, which goes to fetch it in a greenlet.
     assert connection.sync_connection is not None, "The connection was not opened."
     raw = connection.sync_connection.connection.driver_connection
@@ -545,7 +566,8 @@ def _passes(error: BaseException) -> bool:
     cause = _cause(error)
     if isinstance(cause, asyncpg.InterfaceError):  # Misuse by us, or a connection that was cut.
         return "closed" in str(cause)
-    return isinstance(cause, ConnectionError) or _sqlstate(cause).startswith(_PASSING)
+    cut_off = isinstance(cause, ConnectionError | asyncpg.InternalClientError)
+    return cut_off or _sqlstate(cause).startswith(_PASSING)
 
 
 def _is_unholdable(error: BaseException) -> bool:

@@ -110,7 +110,6 @@ async def database_of(
         url = await asyncio.to_thread(embedded.start)
     database = Database(
         url,
-        ingest_lanes=settings.ingest_lanes,
         silence_seconds=settings.database_silence_seconds,
     )
     try:

@@ -15,7 +15,7 @@ from alerts.rules import Effect
 from alerts.signals import Sample, SeriesId, SeriesKey
 from alerts.tracks import Correction, Docket, FindingKey, Judgement, Track
 from app import store, telemetry
-from app.database import Connection, Database
+from app.database import Database, Transaction
 from app.evaluate import loading, writing
 from app.evaluate.loading import Movement, OnFile
 from app.evaluate.writing import Evaluation
@@ -35,7 +35,7 @@ class ScopesNeeded(Exception):
 
 
 async def evaluate_series(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     movements: Sequence[Movement],
     now: datetime,
@@ -111,7 +111,7 @@ async def evaluate_series(
 
 
 async def _horizons(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     scopes: Collection[Scope],
     asked: Sequence[Movement],
@@ -131,7 +131,7 @@ async def _horizons(
 
 
 async def _judge_again(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     scope: Scope,
     changed: Mapping[SeriesId, Sequence[Correction]],
@@ -287,7 +287,7 @@ async def _sweep_alerts(database: Database, policy: Policy, now: datetime) -> Ev
 
 
 async def _sweep_scopes(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     scopes: Collection[Scope],
     heard: Collection[SeriesId],
@@ -311,7 +311,7 @@ async def _sweep_scopes(
     return await writing.write(connection, policy, outcome, on_file, now)
 
 
-async def _unheard(connection: Connection, policy: Policy, now: datetime) -> list[Track]:
+async def _unheard(connection: Transaction, policy: Policy, now: datetime) -> list[Track]:
     """The series with findings that fire, feed no alert, and now may: their shelf has ended, or
     their mechanism is in force again.
     """
@@ -374,7 +374,7 @@ async def _sweep_silence(database: Database, policy: Policy, now: datetime) -> N
 
 
 async def _fall_silent(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     silent: Sequence[tuple[SeriesId, SeriesKey, Sample]],
     now: datetime,

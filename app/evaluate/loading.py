@@ -16,7 +16,7 @@ from alerts.rules import Rule
 from alerts.signals import PartnerId, Report, Sample, SeriesId, SeriesKey
 from alerts.tracks import Correction, Docket, FindingKey, Track
 from app import store, telemetry
-from app.database import Connection
+from app.database import Transaction
 from app.policy import Brief, Policy
 from app.recall import Recall
 from app.store.findings import Kept as KeptFinding
@@ -55,13 +55,13 @@ class OnFile:
     findings: tuple[KeptFinding, ...]
 
 
-async def on_file(connection: Connection, scopes: Collection[Scope]) -> dict[Scope, OnFile]:
+async def on_file(connection: Transaction, scopes: Collection[Scope]) -> dict[Scope, OnFile]:
     """The open alerts of these scopes, with what feeds them."""
     return (await standing(connection, scopes))[0]
 
 
 async def standing(
-    connection: Connection, scopes: Collection[Scope]
+    connection: Transaction, scopes: Collection[Scope]
 ) -> tuple[dict[Scope, OnFile], dict[Scope, datetime]]:
     """The open alerts of these scopes, and up to when the last ones were open before."""
     found, ended = await store.alerts.standing(connection, scopes)
@@ -82,7 +82,7 @@ def _key(kept: KeptFinding) -> FindingKey:
 
 
 async def dockets(
-    connection: Connection, policy: Policy, filed: Mapping[Scope, OnFile], now: datetime
+    connection: Transaction, policy: Policy, filed: Mapping[Scope, OnFile], now: datetime
 ) -> dict[Scope, Docket]:
     """The open alerts with everything that feeds them."""
     found = {scope: Docket(kept.alert) for scope, kept in filed.items()}
@@ -113,7 +113,7 @@ def _report_behind(reports: Sequence[Report], at: datetime | None) -> Report | N
 
 
 async def tracks(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     recall: Recall,
     movements: Sequence[Movement],
@@ -198,7 +198,7 @@ def told(policy: Policy, kept: Iterable[KeptFinding]) -> dict[tuple[str, str], F
     return found
 
 
-async def load_voices(connection: Connection, policy: Policy, loaded: Sequence[Track]) -> None:
+async def load_voices(connection: Transaction, policy: Policy, loaded: Sequence[Track]) -> None:
     """Adds to tracks with rules that ask for it who reports each instant of their windows."""
     asking = [
         t
@@ -221,7 +221,7 @@ def frozen_since(subjects: Sequence[Track], dockets: Mapping[Scope, Docket]) -> 
 
 
 async def siblings(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     moved: Sequence[Track],
     scopes: Collection[Scope],
@@ -273,7 +273,7 @@ async def siblings(
 
 
 async def subject_tracks(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     asked: Iterable[tuple[Profile, Rule, SeriesKey]],
     now: datetime,
@@ -301,7 +301,7 @@ async def subject_tracks(
 
 
 async def members(
-    connection: Connection, policy: Policy, scopes: Collection[Scope]
+    connection: Transaction, policy: Policy, scopes: Collection[Scope]
 ) -> dict[Scope, list[store.series.Member]]:
     """The series that are asked about each scope, by themselves or together with others."""
     found: dict[Scope, list[store.series.Member]] = {}
@@ -364,7 +364,7 @@ def _covers(samples: Sequence[Sample], anchor: datetime, reach: Reach) -> bool:
 
 
 async def _load_windows(
-    connection: Connection, policy: Policy, missing: Sequence[tuple[Track, datetime]]
+    connection: Transaction, policy: Policy, missing: Sequence[tuple[Track, datetime]]
 ) -> None:
     since = {t.series: anchor - policy.brief(t.key).reach.span for t, anchor in missing}
     counting = [

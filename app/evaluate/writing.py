@@ -15,7 +15,7 @@ from alerts.routing import Reached
 from alerts.signals import SeriesId
 from alerts.tracks import FindingKey, Judgement
 from app import store, telemetry
-from app.database import Connection
+from app.database import Transaction
 from app.evaluate.loading import OnFile
 from app.policy import Policy
 from app.store.deliveries import Debt
@@ -33,7 +33,7 @@ class Evaluation:
 
 
 async def write(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     outcome: Judgement,
     on_file: Mapping[Scope, OnFile],
@@ -60,7 +60,7 @@ async def write(
 
 
 async def _write_alerts(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     outcome: Judgement,
     on_file: Mapping[Scope, OnFile],
@@ -70,12 +70,18 @@ async def _write_alerts(
     """Writes alerts and transitions and owes them; gives the ids of the alerts still open."""
     opened = [p for p in outcome.published if p.transition.type is EventType.opened]
     latest: dict[int, Alert] = {}
-    refs = await _take_refs(connection, policy, [p.scope for p in opened], now)
-    beyond = await _beyond_limit(connection, policy, [p.scope for p in opened])
-    alert_ids, row_ids = await store.alerts.take_ids(
-        connection, alerts=len(opened), transitions=len(outcome.published)
+    prefixes = [policy.profiles[p.scope.mechanism].reference_prefix for p in opened]
+    taken = await store.alerts.take(
+        connection,
+        prefixes,
+        now.year,
+        alerts=len(opened),
+        transitions=len(outcome.published),
     )
-    numbered = iter(zip(alert_ids, refs, beyond, strict=True))
+    counting = {prefix: iter(numbers) for prefix, numbers in taken.numbers.items()}
+    refs = [f"{prefix}-{now.year}-{next(counting[prefix]):04d}" for prefix in prefixes]
+    beyond = await _beyond_limit(connection, policy, [p.scope for p in opened])
+    numbered = iter(zip(taken.alerts, refs, beyond, strict=True))
     listeners = await store.subscriptions.listening(connection) if outcome.published else ()
     # By alert: a scope may resolve one that was told and open one beyond the limit, or the reverse.
     standing = {
@@ -88,7 +94,7 @@ async def _write_alerts(
     )
     debited: list[store.alerts.Debited] = []
     debts: list[Debt] = []
-    for row_id, published in zip(row_ids, outcome.published, strict=True):
+    for row_id, published in zip(taken.transitions, outcome.published, strict=True):
         transition = published.transition
         if transition.type is EventType.opened:
             standing[published.scope] = next(numbered)
@@ -143,7 +149,7 @@ async def _write_alerts(
 
 
 async def _beyond_limit(
-    connection: Connection, policy: Policy, opening: Sequence[Scope]
+    connection: Transaction, policy: Policy, opening: Sequence[Scope]
 ) -> list[bool]:
     """Whether each new alert, in order, is beyond its mechanism's limit of open ones."""
     limits = {
@@ -162,22 +168,8 @@ async def _beyond_limit(
     return beyond
 
 
-async def _take_refs(
-    connection: Connection, policy: Policy, scopes: Sequence[Scope], now: datetime
-) -> list[str]:
-    """References such as TTC-SEMI-2026-0007, one for each scope, in order."""
-    prefixes = [policy.profiles[s.mechanism].reference_prefix for s in scopes]
-    numbers = {
-        prefix: iter(
-            await store.alerts.take_numbers(connection, prefix, now.year, prefixes.count(prefix))
-        )
-        for prefix in sorted(set(prefixes))
-    }
-    return [f"{prefix}-{now.year}-{next(numbers[prefix]):04d}" for prefix in prefixes]
-
-
 async def keep_findings(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     changed: Mapping[FindingKey, Finding],
     feeds: Mapping[FindingKey, int],

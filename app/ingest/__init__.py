@@ -15,7 +15,7 @@ from time import perf_counter
 from alerts.mechanisms import Scope
 from alerts.signals import PartnerId, SeriesId, SeriesKey
 from app import evaluate, store, telemetry
-from app.database import Connection, Database, DatabaseAway, driver
+from app.database import Database, DatabaseAway, Driver
 from app.evaluate import ScopesNeeded
 from app.ingest import calm, ledger
 from app.ingest.arriving import Arrival, Status
@@ -96,6 +96,7 @@ class Intake:
         self._ids: dict[SeriesKey, SeriesId] = {}
         self._learning = asyncio.Lock()
         self._recall = Recall()
+        self._cuts = database.ingest_cuts
 
     async def accept(self, arrivals: Sequence[Arrival], now: datetime) -> Receipt:
         """Stores and judges the arrivals of one request; returns after the commit.
@@ -230,24 +231,13 @@ class Intake:
         touched = {s for p in parts for s in p.series}
         try:
             while True:
-                glance = calm.look(requests, self._recall, self._policy, now)
                 try:
-                    if glance.others:
-                        async with self._database.ingest() as connection:
-                            results = await accept_signals(
-                                connection,
-                                self._policy,
-                                requests,
-                                now,
-                                self._recall,
-                                glance,
-                                scopes,
-                            )
-                    else:
-                        async with self._database.swift() as raw:
-                            await store.calm.lock(raw, touched)
-                            await calm.keep(raw, glance, self._recall, now)
-                        results = [([Status.accepted] * len(series), []) for series, _ in requests]
+                    async with self._database.ingest() as connection:
+                        self._doubt()
+                        glance = calm.look(requests, self._recall, self._policy, now)
+                        results = await accept_signals(
+                            connection, self._policy, requests, now, self._recall, glance, scopes
+                        )
                 except ScopesNeeded as needed:
                     scopes = needed.scopes
                     self._recall.forgotten(touched)
@@ -258,10 +248,16 @@ class Intake:
                     telemetry.signals_at_a_glance.inc(len(glance.rows))
                     return results
         except DatabaseAway:
-            self._recall.forget()  # What answers next may not be what did.
+            self._recall.forget()
             raise
         finally:
             self._recall.forgotten(touched)
+
+    def _doubt(self) -> None:
+        """Forgets what is remembered when a connection was cut: what answers now may not be what did."""
+        if self._cuts != self._database.ingest_cuts:
+            self._cuts = self._database.ingest_cuts
+            self._recall.forget()
 
 
 Outcome = tuple[list[Status], list[str]]
@@ -274,7 +270,7 @@ def _tell(part: _Part, error: Exception) -> None:
 
 
 async def accept_signals(
-    connection: Connection,
+    connection: Driver,
     policy: Policy,
     requests: Sequence[Request],
     now: datetime,
@@ -303,7 +299,9 @@ async def accept_signals(
     if scopes:
         await store.series.lock(connection, map(store.series.lane_of_scope, scopes))
     if glance.rows:
-        await calm.keep(driver(connection), glance, recall, now)
+        await calm.keep(connection, glance, recall, now)
+    if not glance.others:
+        return [([Status.accepted] * len(series), []) for series, _ in requests]
     places, left = glance.left_of(requests)
     states = await store.series.states(connection, sorted(glance.others))
     book = await ledger.open_ledger(connection, states, left)

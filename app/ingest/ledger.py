@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from alerts.signals import PartnerId, Sample, SeriesId, SeriesKey
 from alerts.tracks import Correction
 from app import store
-from app.database import Connection
+from app.database import Transaction
 from app.evaluate.loading import Movement
 from app.ingest.arriving import Arrival, Status
 from app.policy import Policy
@@ -130,7 +130,7 @@ def _newest(said: Sequence[Stored]) -> Stored:
 
 
 async def open_ledger(
-    connection: Connection,
+    connection: Transaction,
     states: Mapping[SeriesId, SeriesState],
     requests: Sequence[tuple[Sequence[SeriesId], Sequence[Arrival]]],
 ) -> Ledger:
@@ -145,7 +145,7 @@ async def open_ledger(
 
 
 async def movements_of(
-    connection: Connection,
+    connection: Transaction,
     policy: Policy,
     ledger: Ledger,
     states: Mapping[SeriesId, SeriesState],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +24,7 @@ from alerts.mechanisms import Level, Scope, Tlp
 from alerts.routing import Reached
 from alerts.signals import SeriesId, Severity
 from app import tables
-from app.database import Connection, fetch, fill
+from app.database import Connection, Transaction, fetch, fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Standing(NamedTuple):
     ended: dict[Scope, datetime]
 
 
-async def standing(connection: Connection, scopes: Collection[Scope]) -> Standing:
+async def standing(connection: Transaction, scopes: Collection[Scope]) -> Standing:
     """How these scopes stand. One query of one shape, however many scopes."""
     found = Standing({}, {})
     if not scopes:
@@ -71,7 +72,7 @@ async def standing(connection: Connection, scopes: Collection[Scope]) -> Standin
     return found
 
 
-async def end(connection: Connection, ended: Mapping[Scope, datetime]) -> None:
+async def end(connection: Transaction, ended: Mapping[Scope, datetime]) -> None:
     """Notes up to when alerts were open that are open no more; the latest counts."""
     columns = {name: [getattr(scope, name) for scope in ended] for name in _SCOPE}
     await fetch(
@@ -105,21 +106,15 @@ async def open_scopes(connection: Connection) -> list[Scope]:
     return sorted(Scope(*row) for row in rows)
 
 
-async def count_told(connection: Connection, mechanisms: Collection[str]) -> dict[str, int]:
+async def count_told(connection: Transaction, mechanisms: Collection[str]) -> dict[str, int]:
     """How many alerts of each mechanism are open and told one by one; drills and summaries do
     not count.
     """
-    table = tables.alerts
-    rows = await connection.execute(
-        select(table.c.mechanism, func.count())
-        .where(
-            table.c.mechanism.in_(list(mechanisms)),
-            table.c.state == AlertState.open.value,
-            table.c.exercise == "",
-            table.c.good != overflow.SUMMARY,
-            ~table.c.folded,
-        )
-        .group_by(table.c.mechanism)
+    rows = await fetch(
+        connection,
+        "SELECT mechanism, count(*) FROM alerts WHERE mechanism = ANY(CAST(:mechanisms AS text[])) "
+        "AND state = 'open' AND exercise = '' AND good <> :summary AND NOT folded GROUP BY mechanism",
+        {"mechanisms": list(mechanisms), "summary": overflow.SUMMARY},
     )
     return {row[0]: row[1] for row in rows}
 
@@ -152,39 +147,59 @@ async def newest(
     return [_kept(row) for row in rows]
 
 
-async def take_numbers(connection: Connection, prefix: str, year: int, count: int) -> range:
-    """Numbers for new references, gapless within a prefix and year; held until commit."""
-    ((last,),) = await fetch(
-        connection,
-        "INSERT INTO alert_numbers AS n (prefix, year, last) VALUES (:prefix, :year, :count) "
-        "ON CONFLICT (prefix, year) DO UPDATE SET last = n.last + excluded.last RETURNING last",
-        {"prefix": prefix, "year": year, "count": count},
-    )
-    return range(last - count + 1, last + 1)
+class Taken(NamedTuple):
+    """What rows are to be named by: numbers for new references by prefix, ids of alerts and transitions."""
+
+    numbers: dict[str, range]
+    alerts: list[int]
+    transitions: list[int]
 
 
-async def take_ids(
-    connection: Connection, *, alerts: int, transitions: int
-) -> tuple[list[int], list[int]]:
-    """So many row ids for alerts and for transitions, so that rows can name each other before writing.
+async def take(
+    connection: Transaction, prefixes: Collection[str], year: int, *, alerts: int, transitions: int
+) -> Taken:
+    """Numbers for references of that year, one for each of ``prefixes``, gapless and held until commit; and
+    so many row ids for alerts and for transitions, so that rows can name each other before writing.
 
-    One query; none where none are wanted.
+    One query; none where nothing is wanted.
     """
-    if not (alerts or transitions):
-        return [], []
-    counts = {"alerts": alerts, "transitions": transitions}
-    ((of_alerts, of_transitions),) = await fetch(connection, _TAKE_IDS, counts)
-    return sorted(of_alerts), sorted(of_transitions)
+    if not (prefixes or alerts or transitions):
+        return Taken({}, [], [])
+    wanted = sorted(Counter(prefixes).items())
+    rows = await fetch(
+        connection,
+        _TAKE,
+        {
+            "prefixes": [prefix for prefix, _ in wanted],
+            "counts": [count for _, count in wanted],
+            "year": year,
+            "alerts": alerts,
+            "transitions": transitions,
+        },
+    )
+    ((last, of_alerts, of_transitions),) = rows
+    lasts = zip(wanted, last, strict=True)
+    numbers = {prefix: range(end - count + 1, end + 1) for (prefix, count), end in lasts}
+    return Taken(numbers, sorted(of_alerts), sorted(of_transitions))
 
 
-_TAKE_IDS = "SELECT " + ", ".join(
+_IDS = ", ".join(
     f"ARRAY(SELECT nextval(pg_get_serial_sequence('{table}', 'id')) "
     f"FROM generate_series(1, CAST(:{table} AS integer)))"
     for table in ("alerts", "transitions")
 )
+_TAKE = f"""
+    WITH numbered AS (
+        INSERT INTO alert_numbers AS n (prefix, year, last)
+        SELECT w.prefix, CAST(:year AS integer), w.count
+        FROM unnest(CAST(:prefixes AS text[]), CAST(:counts AS integer[])) AS w (prefix, count)
+        ON CONFLICT (prefix, year) DO UPDATE SET last = n.last + excluded.last RETURNING prefix, last
+    )
+    SELECT ARRAY(SELECT last FROM numbered ORDER BY prefix COLLATE "C"), {_IDS}
+"""
 
 
-async def keep(connection: Connection, new: Sequence[Kept], changed: Sequence[Kept]) -> None:
+async def keep(connection: Transaction, new: Sequence[Kept], changed: Sequence[Kept]) -> None:
     """Writes alerts that changed, then new ones: a scope may have resolved one and opened the next."""
     for sql, some in ((_CHANGE_ALERT, changed), (_NEW_ALERT, new)):
         if some:
@@ -217,7 +232,7 @@ class Debited:
     fed_by: tuple[tuple[SeriesId, datetime], ...]
 
 
-async def record(connection: Connection, transitions: Sequence[Debited]) -> None:
+async def record(connection: Transaction, transitions: Sequence[Debited]) -> None:
     """Appends transitions and what fed them."""
     await fill(
         connection,
@@ -251,18 +266,18 @@ async def record(connection: Connection, transitions: Sequence[Debited]) -> None
         await fill(connection, _NEW_SIGNAL, fed)
 
 
-async def highest(connection: Connection, alert_ids: Collection[int]) -> dict[int, Reached]:
+async def highest(connection: Transaction, alert_ids: Collection[int]) -> dict[int, Reached]:
     """The highest level and the highest severity that any transition of these alerts led to.
 
     One query; none where there are no alerts.
     """
     if not alert_ids:
         return {}
-    table = tables.transitions
-    rows = await connection.execute(
-        select(table.c.alert_id, func.max(table.c.level_to), func.max(table.c.severity_to))
-        .where(table.c.alert_id.in_(list(alert_ids)))
-        .group_by(table.c.alert_id)
+    rows = await fetch(
+        connection,
+        "SELECT alert_id, max(level_to), max(severity_to) FROM transitions "
+        "WHERE alert_id = ANY(CAST(:alerts AS bigint[])) GROUP BY alert_id",
+        {"alerts": list(alert_ids)},
     )
     return {row[0]: Reached(Level(row[1]), Severity(row[2])) for row in rows}
 

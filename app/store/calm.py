@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from alerts.signals import SeriesId
 from app.database import Driver
-from app.store.series import RING_BYTES, SCOPE_VERSIONS, lane_of_series
+from app.store.series import RING_BYTES, SCOPE_VERSIONS
 
 
 class Advance(NamedTuple):
@@ -20,14 +20,6 @@ class Advance(NamedTuple):
     value: float
     gained: int
     slots: bytes
-
-
-async def lock(raw: Driver, series: Collection[SeriesId]) -> None:
-    """Takes the lanes of series until the transaction ends, in sorted order: no two callers deadlock."""
-    lanes = sorted({lane_of_series(s) for s in series})
-    await raw.execute(
-        "SELECT lane FROM lanes WHERE lane = ANY($1::int[]) ORDER BY lane FOR NO KEY UPDATE", lanes
-    )
 
 
 # A subquery that is asked for each row: joined, the planner might read every finding there is.

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from alerts.payloads import VERIFY
 from alerts.routing import SubscriptionId
-from app.database import Connection, fetch
+from app.database import Connection, Transaction, fetch
 from app.store import endpoints
 
 CHANNEL = "forewarn_deliveries"
@@ -63,7 +63,7 @@ def place_of(webhook_id: str) -> tuple[SubscriptionId, int] | None:
     return SubscriptionId(f"sub_{name}"), int(number)
 
 
-async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> None:
+async def owe(connection: Transaction, debts: Sequence[Debt], now: datetime) -> None:
     """Owes, and wakes the senders at commit. Two statements, however many debts; two more for each
     subscription that asks for the latest of an alert while an earlier one fails and fails.
 
@@ -135,7 +135,7 @@ async def owe(connection: Connection, debts: Sequence[Debt], now: datetime) -> N
 
 
 async def _overtake(
-    connection: Connection, subscription_id: SubscriptionId, alerts: Sequence[int], now: datetime
+    connection: Transaction, subscription_id: SubscriptionId, alerts: Sequence[int], now: datetime
 ) -> None:
     """Of these alerts, the newest overtakes one that has failed often enough and waits for a retry.
 
@@ -184,7 +184,7 @@ async def drain(
 
 
 async def keep_latest(
-    connection: Connection,
+    connection: Transaction,
     subscription_id: SubscriptionId,
     now: datetime,
     *,

@@ -14,7 +14,7 @@ from typing import Any
 from alerts.payloads import VERIFY
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
-from app.database import Connection, fetch
+from app.database import Connection, Transaction, fetch
 from app.store.subscriptions import filter_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
@@ -28,7 +28,7 @@ NEXT_DUE = f"LEAST({_NEXT.format(lane=0)}, {_NEXT.format(lane=1)})"
 """SQL: the earliest instant at which a delivery of the subscription ``s`` is due, or null."""
 
 
-async def lock(connection: Connection, ids: Collection[SubscriptionId]) -> None:
+async def lock(connection: Transaction, ids: Collection[SubscriptionId]) -> None:
     """Locks endpoints in the order of their ids.
 
     A statement of its own, so that the next one sees what other holders wrote.

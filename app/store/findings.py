@@ -12,7 +12,7 @@ from alerts.detectors.reading import Measure
 from alerts.findings import Finding, State
 from alerts.signals import SeriesId, Severity
 from alerts.tracks import FindingKey
-from app.database import Connection, driver
+from app.database import Transaction, driver
 
 _FIELDS = (
     "state, severity, onset, since, observed_at, value, compared, baseline, raise_run, clear_run, "
@@ -33,13 +33,13 @@ class Kept:
     finding: Finding
 
 
-async def of_series(connection: Connection, series: Sequence[SeriesId]) -> list[Kept]:
+async def of_series(connection: Transaction, series: Sequence[SeriesId]) -> list[Kept]:
     """The remembered findings of series; any other is quiet."""
     rows = await driver(connection).fetch(f"{_SELECT} WHERE series_id = ANY($1::bigint[])", series)
     return [_kept(row) for row in rows]
 
 
-async def of_alerts(connection: Connection, alerts: Collection[int]) -> list[Kept]:
+async def of_alerts(connection: Transaction, alerts: Collection[int]) -> list[Kept]:
     """The findings that feed these alerts, from any series."""
     rows = await driver(connection).fetch(
         f"{_SELECT} WHERE alert_id = ANY($1::bigint[])", list(alerts)
@@ -47,7 +47,7 @@ async def of_alerts(connection: Connection, alerts: Collection[int]) -> list[Kep
     return [_kept(row) for row in rows]
 
 
-async def unheard(connection: Connection) -> list[Kept]:
+async def unheard(connection: Transaction) -> list[Kept]:
     """The findings that fire and feed no alert."""
     rows = await driver(connection).fetch(
         f"{_SELECT} WHERE severity > 0 AND alert_id IS NULL ORDER BY series_id, mechanism, rule"
@@ -56,7 +56,7 @@ async def unheard(connection: Connection) -> list[Kept]:
 
 
 async def keep(
-    connection: Connection,
+    connection: Transaction,
     changed: Mapping[FindingKey, tuple[Finding, int]],
     feeds: Mapping[FindingKey, int],
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from alerts.mechanisms import Dimension, Scope
 from alerts.signals import Sample, SeriesId, SeriesKey
-from app.database import Connection, driver, fetch
+from app.database import Connection, Transaction, driver, fetch
 
 SERIES_LANES = 64
 RING_SAMPLES = 32
@@ -123,29 +123,27 @@ async def find_or_make(
     return found
 
 
-async def ids_of(connection: Connection, keys: Collection[SeriesKey]) -> dict[SeriesKey, SeriesId]:
+async def ids_of(connection: Transaction, keys: Collection[SeriesKey]) -> dict[SeriesKey, SeriesId]:
     """The ids of the series with these keys, as far as they exist."""
     columns = [list(column) for column in zip(*sorted(keys), strict=True)]
-    rows = await connection.execute(
-        text(
-            "SELECT series_id, sector, indicator, good, place, exercise FROM series "
-            "JOIN unnest(CAST(:sector AS text[]), CAST(:indicator AS text[]), "
-            "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[])) "
-            "AS wanted (sector, indicator, good, place, exercise) "
-            "USING (sector, indicator, good, place, exercise)"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT series_id, sector, indicator, good, place, exercise FROM series "
+        "JOIN unnest(CAST(:sector AS text[]), CAST(:indicator AS text[]), "
+        "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[])) "
+        "AS wanted (sector, indicator, good, place, exercise) "
+        "USING (sector, indicator, good, place, exercise)",
         dict(zip(SeriesKey._fields, columns, strict=True)),
     )
     return {SeriesKey(*row[1:]): SeriesId(row[0]) for row in rows}
 
 
-async def keys_of(connection: Connection, ids: Collection[SeriesId]) -> dict[SeriesId, SeriesKey]:
+async def keys_of(connection: Transaction, ids: Collection[SeriesId]) -> dict[SeriesId, SeriesKey]:
     """The natural keys of series."""
-    rows = await connection.execute(
-        text(
-            "SELECT series_id, sector, indicator, good, place, exercise FROM series "
-            "WHERE series_id = ANY(:ids)"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT series_id, sector, indicator, good, place, exercise FROM series "
+        "WHERE series_id = ANY(CAST(:ids AS bigint[]))",
         {"ids": list(ids)},
     )
     return {SeriesId(row[0]): SeriesKey(*row[1:]) for row in rows}
@@ -160,7 +158,7 @@ class Member(NamedTuple):
 
 
 async def of_scopes(
-    connection: Connection, scopes: Collection[Scope], alert_per: Collection[Dimension]
+    connection: Transaction, scopes: Collection[Scope], alert_per: Collection[Dimension]
 ) -> list[Member]:
     """All series about these scopes of one mechanism, whose alerts are told apart by ``alert_per``."""
     # No OR that says what does not matter: the index would not be used.
@@ -196,7 +194,7 @@ def lane_of_scope(scope: Scope) -> int:
     return SERIES_LANES + zlib.crc32(name.encode()) % SERIES_LANES
 
 
-async def lock(connection: Connection, lanes: Iterable[int]) -> Sequence[int]:
+async def lock(connection: Transaction, lanes: Iterable[int]) -> Sequence[int]:
     """Takes the lanes until the transaction ends, in sorted order: no two callers deadlock.
 
     A transaction takes its series' lanes first and its scopes' lanes after, once each. Gives the versions
@@ -215,7 +213,7 @@ _LOCK = (
 )
 
 
-async def mark(connection: Connection, scopes: Collection[Scope]) -> None:
+async def mark(connection: Transaction, scopes: Collection[Scope]) -> None:
     """Tells every process that alerts of these scopes have opened or ended. Their lanes must be locked."""
     lanes = sorted({lane_of_scope(scope) for scope in scopes})
     await fetch(
@@ -225,7 +223,7 @@ async def mark(connection: Connection, scopes: Collection[Scope]) -> None:
     )
 
 
-async def states(connection: Connection, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
+async def states(connection: Transaction, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
     """The states of series, by the primary key. Call with their lanes locked to change them."""
     rows = await driver(connection).fetch(
         "SELECT series_id, version, last_observed_at, last_value, observations, ring, "
@@ -236,7 +234,9 @@ async def states(connection: Connection, ids: Sequence[SeriesId]) -> dict[Series
     return {row[0]: SeriesState(*row) for row in rows}
 
 
-async def move(connection: Connection, moved: Sequence[SeriesState], received_at: datetime) -> None:
+async def move(
+    connection: Transaction, moved: Sequence[SeriesState], received_at: datetime
+) -> None:
     """Writes states back; each carries the version it was read with.
 
     Raises:

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import asyncpg
-from sqlalchemy import text
 
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity, Voice
-from app.database import Connection, Driver, driver
+from app.database import Driver, Transaction, driver, fetch
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 """Before anything that was ever observed."""
@@ -66,7 +65,7 @@ _SAMPLES = """
 
 
 async def stored(
-    connection: Connection, instants: Collection[tuple[SeriesId, datetime]]
+    connection: Transaction, instants: Collection[tuple[SeriesId, datetime]]
 ) -> dict[tuple[SeriesId, datetime], dict[PartnerId, list[Stored]]]:
     """Everything said of these observations, by partner, revisions ascending. One query."""
     series, at = zip(*instants, strict=True)
@@ -85,7 +84,7 @@ async def stored(
     return found
 
 
-async def keep(connection: Connection, rows: Sequence[Row]) -> None:
+async def keep(connection: Transaction, rows: Sequence[Row]) -> None:
     """Stores signals known to be new. The primary key remains the law.
 
     Raises:
@@ -114,7 +113,7 @@ async def store(raw: Driver, rows: Sequence[Row]) -> None:
 
 
 async def instant_back(
-    connection: Connection, series: SeriesId, before: datetime, count: int
+    connection: Transaction, series: SeriesId, before: datetime, count: int
 ) -> datetime:
     """The instant of the ``count``-th sample before another; the beginning where there are fewer."""
     (found,) = await instants_back(connection, [(series, before, count)])
@@ -122,7 +121,7 @@ async def instant_back(
 
 
 async def instants_back(
-    connection: Connection, wanted: Collection[tuple[SeriesId, datetime, int]]
+    connection: Transaction, wanted: Collection[tuple[SeriesId, datetime, int]]
 ) -> list[datetime]:
     """For each (series, instant, count) the instant of the ``count``-th sample before that one;
     the beginning where there are fewer.
@@ -145,7 +144,7 @@ async def instants_back(
 
 
 async def windows(
-    connection: Connection, wanted: Collection[tuple[SeriesId, datetime]]
+    connection: Transaction, wanted: Collection[tuple[SeriesId, datetime]]
 ) -> dict[SeriesId, list[Sample]]:
     """Samples of each series from its instant on, oldest first. One query, by primary key."""
     series, since = zip(*wanted, strict=True)
@@ -157,7 +156,7 @@ async def windows(
 
 
 async def voices(
-    connection: Connection, wanted: Collection[tuple[SeriesId, datetime]]
+    connection: Transaction, wanted: Collection[tuple[SeriesId, datetime]]
 ) -> dict[SeriesId, dict[datetime, list[Voice]]]:
     """Who reports each instant of each series from its instant on, in the newest revision."""
     series, since = zip(*wanted, strict=True)
@@ -190,18 +189,17 @@ async def voices(
 
 
 async def reports(
-    connection: Connection, series: Iterable[SeriesId]
+    connection: Transaction, series: Iterable[SeriesId]
 ) -> dict[SeriesId, list[Report]]:
     """All standing reports of event series, oldest first; those taken back are left out."""
-    rows = await connection.execute(
-        text(
-            "SELECT series_id, observed_at, partner_id, party, value, detail FROM ("
-            "SELECT DISTINCT ON (series_id, observed_at, partner_id) series_id, observed_at, "
-            "partner_id, value, detail FROM signals WHERE series_id = ANY(:series) "
-            "ORDER BY series_id, observed_at, partner_id, revision DESC) AS newest "
-            "JOIN partners ON partners.id = partner_id WHERE value IS NOT NULL "
-            "ORDER BY series_id, observed_at, partner_id"
-        ),
+    rows = await fetch(
+        connection,
+        "SELECT series_id, observed_at, partner_id, party, value, detail FROM ("
+        "SELECT DISTINCT ON (series_id, observed_at, partner_id) series_id, observed_at, "
+        "partner_id, value, detail FROM signals WHERE series_id = ANY(CAST(:series AS bigint[])) "
+        "ORDER BY series_id, observed_at, partner_id, revision DESC) AS newest "
+        "JOIN partners ON partners.id = partner_id WHERE value IS NOT NULL "
+        "ORDER BY series_id, observed_at, partner_id",
         {"series": list(series)},
     )
     found: dict[SeriesId, list[Report]] = {}

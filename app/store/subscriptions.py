@@ -17,7 +17,7 @@ from alerts.mechanisms import Level
 from alerts.routing import TYPES, Filter, Listener, SubscriptionId
 from alerts.signals import PartnerId, Severity
 from app import tables
-from app.database import Connection, fetch
+from app.database import Connection, Transaction, fetch
 
 _table = tables.subscriptions
 _secrets = tables.subscription_secrets
@@ -73,7 +73,7 @@ class Subscription:
     health: Health = field(default_factory=Health)
 
 
-async def listening(connection: Connection) -> tuple[Listener, ...]:
+async def listening(connection: Transaction) -> tuple[Listener, ...]:
     """Everyone who is owed what they ask for: whoever consented once, suspended meanwhile or not.
 
     A subscription whose endpoint has never consented is owed nothing.

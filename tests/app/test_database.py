@@ -168,11 +168,40 @@ async def test_a_transaction_commits_at_the_end_and_not_when_it_raises(database:
 
 async def test_ingest_connections_make_their_plans_once(database: Database) -> None:
     async with database.ingest() as connection:
-        assert (
-            await connection.execute(text("SHOW plan_cache_mode"))
-        ).scalar_one() == "force_generic_plan"
+        assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
     async with database.begin() as connection:
         assert (await connection.execute(text("SHOW plan_cache_mode"))).scalar_one() == "auto"
+
+
+async def test_a_transaction_of_ingest_commits_at_the_end_and_not_when_it_raises(
+    database: Database,
+) -> None:
+    async with database.ingest() as connection:
+        await connection.execute("CREATE TABLE kept (n int)")
+        first = connection
+    with pytest.raises(RuntimeError):
+        async with database.ingest() as connection:
+            await connection.execute("INSERT INTO kept VALUES (1)")
+            raise RuntimeError
+    async with database.ingest() as connection:
+        assert connection is first, "An error of ours costs no connection."
+        assert await connection.fetchval("SELECT count(*) FROM kept") == 0
+
+
+async def test_a_connection_for_ingest_that_was_cut_is_replaced_and_counted(
+    database: Database,
+) -> None:
+    async with database.ingest() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        cut = asyncio.Event()
+        connection.add_termination_listener(lambda _: cut.set())
+    async with database.begin() as other:
+        await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    async with asyncio.timeout(30):
+        await cut.wait()
+    async with database.ingest() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    assert database.ingest_cuts == 1
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,8 @@ async def test_numbers_that_may_have_been_given_are_left_out(database: Database)
     found = await _json("skip-numbers", "--by", "100")
     assert found == {"skipped": 100, "subscriptions": 1, "references": 1}
     async with database.begin() as connection:
-        taken = await store.alerts.take_numbers(connection, "TTC-SEMI", 2026, 1)
-        assert list(taken) == [108]
+        taken = await store.alerts.take(connection, ["TTC-SEMI"], 2026, alerts=1, transitions=1)
+        assert list(taken.numbers["TTC-SEMI"]) == [108]
         row = await connection.execute(text("SELECT last_sequence FROM subscriptions"))
         assert row.scalar_one() == 105
         (said,) = await store.audit.listing(connection, before=None, limit=9)
