@@ -22,6 +22,8 @@ test: .venv/developer ## Runs the tests
 	@test -x $(CHROMIUM) || { echo "The browser test needs $(CHROMIUM): apt-get install chromium"; exit 1; }
 	@for tool in node openssl curl jq; do command -v $$tool >/dev/null || { \
 		echo "The tests run docs/receivers, which needs $$tool: apt-get install nodejs openssl curl jq"; exit 1; }; done
+	@# Compiled once: where nothing compiled is kept, each process that a test starts would do it anew.
+	@$(BIN)/python -m compileall -q alerts app migrations
 	@$(BIN)/python -m pytest -q -n 2 $(TESTS)
 
 check: .venv/developer ## Format, lint, types, import contracts

@@ -22,6 +22,7 @@ The rooms, top to bottom; each may use those below it and none above:
     policy, recall             what is asked of signals now; what a process remembers of series
     quotas                     how much each key may write
     store                      all SQL, by noun
+    premises                   the database that the settings name, opened
     tables                     the tables, for the store alone
     database, embedded         connections and transactions; a PostgreSQL of our own
     hosts                      which of several hosts is used, and when one is left

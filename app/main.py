@@ -20,7 +20,18 @@ from fastapi import FastAPI
 
 from alerts.catalogue import Catalogue
 from alerts.retention import Retention
-from app import access, api, dashboard, documents, quotas, scheduler, seals, store, telemetry
+from app import (
+    access,
+    api,
+    dashboard,
+    documents,
+    premises,
+    quotas,
+    scheduler,
+    seals,
+    store,
+    telemetry,
+)
 from app.api import health, problems, webhooks
 from app.api.bodies import Bodies
 from app.api.envelope import Envelope
@@ -93,45 +104,14 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
 
 
 @asynccontextmanager
-async def database_of(
-    settings: Settings, *, migrate: bool = True
-) -> AsyncIterator[tuple[Database, Embedded | None]]:
-    """The database that the settings name, or the embedded one: started, migrated, closed after.
-
-    An external database is never migrated here, the embedded one if ``migrate``.
-
-    Raises:
-        EmbeddedFailed: the embedded server cannot be used.
-    """
-    embedded = None
-    url = settings.database_url
-    if url is None:
-        embedded = Embedded(settings.data_dir)
-        url = await asyncio.to_thread(embedded.start)
-    database = Database(
-        url,
-        silence_seconds=settings.database_silence_seconds,
-    )
-    try:
-        if embedded is None:
-            await database.check_sessions()
-        elif migrate:
-            await database.migrate()
-        yield database, embedded
-    finally:
-        await database.close()
-        if embedded is not None:
-            await asyncio.to_thread(embedded.stop)
-
-
-@asynccontextmanager
 async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIterator[None]:
     if settings.database_url is not None and settings.secret_key is None and role != "all":
         raise SettingMissing(
             f"Set FOREWARN_SECRET_KEY, the same for every process: role {role} shares its database."
         )
     async with AsyncExitStack() as stack:
-        database, embedded = await stack.enter_async_context(database_of(settings))
+        opened = premises.database_of(settings)
+        database, embedded = await stack.enter_async_context(opened)
         await database.check_revision()
         if embedded is not None:
             await stack.enter_async_context(_running(lambda: _keep_running(embedded)))

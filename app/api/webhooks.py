@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -250,9 +251,15 @@ _ANY_2XX: dict[int | str, dict[str, Any]] = {
 
 def describe(app: FastAPI) -> None:
     """Adds every type of event to the application's OpenAPI document."""
-    described: APIRouter = app.webhooks
+    app.webhooks.routes.extend(_described().routes)
+
+
+@functools.cache
+def _described() -> APIRouter:
+    described = APIRouter()
     for kind, event in EVENTS.items():
         described.post(kind, summary=event.summary, responses=dict(_ANY_2XX))(_receiver(event))
+    return described
 
 
 def _receiver(event: Described) -> Callable[..., Any]:

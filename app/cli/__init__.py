@@ -78,10 +78,13 @@ def migrate(
     as_json: saying.AsJson = False,
 ) -> None:
     """Brings the schema of the database to this version."""
-    from app import main, settings
+    from app import premises, settings
 
     async def run() -> str | None:
-        async with main.database_of(settings.from_environment(), migrate=False) as (database, _):
+        async with premises.database_of(settings.from_environment(), migrate=False) as (
+            database,
+            _,
+        ):
             if down is None:
                 await database.migrate()
             else:
@@ -123,6 +126,8 @@ def demo(
     as_json: saying.AsJson = False,
 ) -> None:
     """Replays real history through a real service to a real receiver, and shows what happens."""
-    from app.demo import run
+    from app.demo import replay
 
-    raise typer.Exit(run(once=once, host=host, port=port, data_dir=data_dir, json_only=as_json))
+    raise typer.Exit(
+        replay.run(once=once, host=host, port=port, data_dir=data_dir, json_only=as_json)
+    )

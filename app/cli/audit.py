@@ -52,10 +52,10 @@ def verify(
 
 
 async def _verify(head: str) -> Verified:
-    from app import main, settings
+    from app import premises, settings
     from app.store import audit
 
-    async with main.database_of(settings.from_environment()) as (database, _):
+    async with premises.database_of(settings.from_environment()) as (database, _):
         await database.check_revision()
         async with database.begin() as connection:
             return await audit.verify(connection, head)

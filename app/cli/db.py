@@ -156,10 +156,13 @@ async def _status() -> dict[str, Any]:
     from datetime import UTC, datetime
 
     from app import database as databases
-    from app import main, settings, store
+    from app import premises, settings, store
     from app.embedded import programs
 
-    async with main.database_of(settings.from_environment(), migrate=False) as (database, embedded):
+    async with premises.database_of(settings.from_environment(), migrate=False) as (
+        database,
+        embedded,
+    ):
         revision, needed = await database.revision(), databases.head_revision()
         async with database.begin() as connection:
             server = await store.vitals.server(connection, list(_ADVICE))
@@ -257,11 +260,11 @@ def _status_text(found: dict[str, Any]) -> str:
 
 async def _partitions() -> dict[str, Any]:
     from alerts.retention import Retention, month_after
-    from app import main, settings, store
+    from app import premises, settings, store
 
     chosen = settings.from_environment()
     retention = Retention(chosen.retention)
-    async with main.database_of(chosen, migrate=False) as (database, _):
+    async with premises.database_of(chosen, migrate=False) as (database, _):
         await database.check_revision()
         async with database.begin() as connection:
             months = await store.partitions.partitions(connection)
@@ -344,10 +347,10 @@ _BLOAT = 2.0
 
 
 async def _vacuum_advice() -> dict[str, Any]:
-    from app import main, settings, store
+    from app import premises, settings, store
 
     async with (
-        main.database_of(settings.from_environment(), migrate=False) as (database, _),
+        premises.database_of(settings.from_environment(), migrate=False) as (database, _),
         database.begin() as connection,
     ):
         tables = await store.vitals.health(connection)
@@ -434,7 +437,7 @@ def _advice_text(found: dict[str, Any]) -> str:
 async def _on_embedded(work: Callable[[Embedded], dict[str, Any]]) -> dict[str, Any]:
     import asyncio
 
-    from app import main, settings
+    from app import premises, settings
 
     chosen = settings.from_environment()
     if chosen.database_url is not None:
@@ -442,7 +445,7 @@ async def _on_embedded(work: Callable[[Embedded], dict[str, Any]]) -> dict[str, 
             "FOREWARN_DATABASE_URL is set: copy that PostgreSQL with its own tools, as docs/backup.md shows, "
             "and keep FOREWARN_SECRET_KEY with the copy."
         )
-    async with main.database_of(chosen, migrate=False) as (_, embedded):
+    async with premises.database_of(chosen, migrate=False) as (_, embedded):
         assert embedded is not None, "No URL is set."
         return await asyncio.to_thread(work, embedded)
 
@@ -462,10 +465,10 @@ async def _backup(folder: Path) -> dict[str, Any]:
 async def _skip_numbers(by: int) -> dict[str, Any]:
     from datetime import UTC, datetime
 
-    from app import main, settings, store
+    from app import premises, settings, store
     from app.store.audit import SERVICE, Entry
 
-    async with main.database_of(settings.from_environment()) as (database, _):
+    async with premises.database_of(settings.from_environment()) as (database, _):
         await database.check_revision()
         async with database.begin() as connection:
             subscriptions, references = await store.vitals.skip_numbers(connection, by)

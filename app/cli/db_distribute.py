@@ -55,11 +55,11 @@ def _told(standing: Standing, steps: list[str], moved: list[str], *, dry_run: bo
 
 
 async def _distribute(shards: int, *, dry_run: bool) -> tuple[Standing, list[str]]:
-    from app import main, settings
+    from app import premises, settings
     from app.settings import Unusable
     from app.store import distribution
 
-    async with main.database_of(settings.from_environment()) as (database, _):
+    async with premises.database_of(settings.from_environment()) as (database, _):
         await database.check_revision()
         async with database.begin() as connection:
             standing = await distribution.standing(connection)

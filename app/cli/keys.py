@@ -107,10 +107,10 @@ def revoke(
 
 def _with_database(do: Callable[[Connection], Awaitable[T]]) -> T:
     """Does something in one transaction on the database of the settings."""
-    from app import main, settings
+    from app import premises, settings
 
     async def run() -> T:
-        async with main.database_of(settings.from_environment()) as (database, _):
+        async with premises.database_of(settings.from_environment()) as (database, _):
             await database.check_revision()
             async with database.begin() as connection:
                 return await do(connection)

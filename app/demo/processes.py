@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -13,17 +14,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from app.demo import validity
 from app.settings import PREFIX, Unusable
+
+if TYPE_CHECKING:
+    from app.database import Connection
+
+T = TypeVar("T")
 
 READY_WITHIN_SECONDS = 60
 STOP_WITHIN_SECONDS = 20
@@ -186,47 +192,48 @@ class Key:
     token: str = field(repr=False)
 
 
-def create_keys(folder: Path, wanted: list[Wanted]) -> dict[str, Key]:
-    """Makes the keys with ``forewarn keys create``, side by side; key by name.
+def create_keys(folder: Path, wanted: Iterable[Wanted]) -> dict[str, Key]:
+    """Makes the keys as ``forewarn keys create`` does, in the database of that folder; key by name.
 
     Raises:
-        DemoFailed: one could not be made; the message has the command's words.
+        KeyRefused: one cannot be made, and so none is.
     """
-    commands = [
-        ["keys", "create", "--name", key.name, "--role", key.role, "--json"]
-        + (["--party", key.party] if key.party else [])
-        for key in wanted
-    ]
-    made = {}
-    for key, (code, out, said) in zip(wanted, _side_by_side(folder, commands), strict=True):
-        if code:
-            last = (said or out).strip().split("\n")[-1]
-            told = f"No key could be made for {key.name}: {last}"
-            raise DemoFailed(told)
-        answer = json.loads(out)
-        made[key.name] = Key(answer["id"], answer["key"])
-    return made
+    from app import access  # noqa: PLC0415 - slow, and only needed here
+
+    async def make(connection: Connection) -> dict[str, Key]:
+        made = {}
+        for one in wanted:
+            key = await access.issue_key(
+                connection, name=one.name, role=one.role, party=one.party, now=datetime.now(UTC)
+            )
+            made[one.name] = Key(key.id, key.token)
+        return made
+
+    return asyncio.run(_on_database(folder, make))
 
 
 def revoke_keys(folder: Path, keys: Iterable[Key]) -> None:
     """Takes the keys back; a partner may hold only two, so a kept folder would soon have too many."""
-    _side_by_side(folder, [["keys", "revoke", key.id] for key in keys])
+    from app.store import partners  # noqa: PLC0415 - slow, and only needed here
+
+    async def revoke(connection: Connection) -> None:
+        for key in keys:
+            await partners.revoke(connection, key.id, datetime.now(UTC))
+
+    asyncio.run(_on_database(folder, revoke))
 
 
-def _side_by_side(folder: Path, commands: list[list[str]]) -> list[tuple[int, str, str]]:
-    """Runs commands of this installation at the same time: exit code, output and words of each."""
-    with ExitStack() as stack:
-        started = [
-            stack.enter_context(
-                _running(forewarn(*command), environment(folder), subprocess.PIPE, subprocess.PIPE)
-            )
-            for command in commands
-        ]
-        ended = []
-        for process in started:
-            out, said = process.communicate(timeout=READY_WITHIN_SECONDS)
-            ended.append((process.returncode, out.decode(), said.decode()))
-        return ended
+async def _on_database(folder: Path, do: Callable[[Connection], Awaitable[T]]) -> T:
+    """Does something in one transaction on the embedded server of a folder, which runs."""
+    from app.database import Database  # noqa: PLC0415 - slow, and only needed here
+    from app.embedded import Embedded  # noqa: PLC0415 - slow, and only needed here
+
+    database = Database(Embedded(folder).url)
+    try:
+        async with database.begin() as connection:
+            return await do(connection)
+    finally:
+        await database.close()
 
 
 @dataclass(slots=True)

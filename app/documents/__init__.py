@@ -158,7 +158,6 @@ def read_profile(source: Path | str, catalogue: Catalogue | None = None) -> Prof
     Raises:
         DocumentFaulty: with every fault that could be found; also when the file cannot be read.
     """
-    faults: list[LineFault] = []
     name = str(source) if isinstance(source, Path) else "<text>"
     if isinstance(source, Path):
         try:
@@ -168,13 +167,24 @@ def read_profile(source: Path | str, catalogue: Catalogue | None = None) -> Prof
             raise DocumentFaulty([LineFault(name, 1, 1, "", detail)]) from None
     else:
         text = source.encode()
+    return _remembered(text, name) if catalogue is None else _document(text, name, catalogue)
+
+
+@functools.lru_cache(maxsize=16)
+def _remembered(text: bytes, name: str) -> ProfileDocument:
+    """As it was read before: the demo needs those that ship for each process that it starts."""
+    return _document(text, name, load_catalogue())
+
+
+def _document(text: bytes, name: str, catalogue: Catalogue) -> ProfileDocument:
+    faults: list[LineFault] = []
     marked, profile = _read(Profile, text, name, faults)
     if marked is None or not isinstance(marked.content, dict):
         raise DocumentFaulty(faults)
     misfits = {fault.pointer for fault in faults}
     found = [f for f in soundness.unsourced(marked.content) if f.pointer not in misfits]
     if profile is not None:
-        found += soundness.check(profile, catalogue or load_catalogue())
+        found += soundness.check(profile, catalogue)
     faults += (_at(marked, name, fault) for fault in found)
     if profile is None or faults:
         raise DocumentFaulty(_in_order(faults))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+import migrations
 from app import store
 from app.database import (
     Connection,
@@ -414,3 +416,11 @@ async def test_when_all_connections_are_in_use_the_database_is_busy_and_still_re
     async with database.begin() as connection:
         assert await store.partners.is_empty(connection)
     await database.close()
+
+
+def test_migrations_are_numbered_in_the_order_in_which_alembic_runs_them() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    in_order = [script.revision for script in scripts.walk_revisions()][::-1]
+    assert in_order == [f"{number:04}" for number in range(1, len(in_order) + 1)]
+    assert [Path(script.path).name[:4] for script in scripts.walk_revisions()][::-1] == in_order
+    assert head_revision() == scripts.get_current_head()

@@ -1,4 +1,4 @@
-"""A town of real processes for the journeys: one service, one receiver, keys made by the command line."""
+"""A town of real processes for the journeys: one service, one receiver, a key for each."""
 
 from __future__ import annotations
 

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from app import access
+from app.database import Database
 from app.demo import processes
 
 LEAD_TIME: dict[str, Any] = {
@@ -135,13 +138,6 @@ class Site:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def key(self, name: str, role: str, party: str = "") -> str:
-        command = processes.forewarn(
-            "keys", "create", "--name", name, "--role", role, "--party", party, "--json"
-        )
-        made = subprocess.run(command, env=self.environment, capture_output=True, check=True)
-        return str(json.loads(made.stdout)["key"])
-
 
 @pytest.fixture
 def site(tmp_path: Path, database_url: str) -> Site:
@@ -183,10 +179,15 @@ class Cast:
 
 
 @pytest.fixture
-def cast(site: Site) -> Iterator[Cast]:
+async def cast(site: Site, database: Database) -> AsyncIterator[Cast]:
+    now = datetime.now(UTC)
+    async with database.begin() as connection:
+        aurora = await access.issue_key(
+            connection, name="aurora", role="partner", party="EU", now=now
+        )
+        baltica = await access.issue_key(connection, name="baltica", role="subscriber", now=now)
     with httpx.Client(timeout=30) as http:
-        aurora = site.key("aurora", "partner", "EU")
-        yield Cast(site.url, aurora, site.key("baltica", "subscriber"), http)
+        yield Cast(site.url, aurora.token, baltica.token, http)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 
 from alerts.catalogue import Fault, Indicator
 from alerts.mechanisms import Profile
@@ -28,12 +29,17 @@ _COUNTS = frozenset(
 )
 
 
+_WHOLE = (str, int, float, date, type(None))
+"""What has no parts; most of a profile is such, and asking it for parts would be most of the work."""
+
+
 def parts_of(value: object, pointer: str = "") -> Iterator[tuple[str, object]]:
     """A dataclass and every dataclass within it, with JSON pointers."""
     if dataclasses.is_dataclass(value):
         yield pointer, value
     for name, part in _inner(value):
-        yield from parts_of(part, f"{pointer}/{name}")
+        if not isinstance(part, _WHOLE):
+            yield from parts_of(part, f"{pointer}/{name}")
 
 
 def number_faults(profile: Profile) -> Iterator[Fault]:
@@ -49,8 +55,10 @@ def number_faults(profile: Profile) -> Iterator[Fault]:
 
 def _numbers(value: object, pointer: str, name: str) -> Iterator[tuple[str, str, float]]:
     """Every number, with its pointer and the field that holds it."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield pointer, name, value
+    if isinstance(value, _WHOLE):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield pointer, name, value
+        return
     for step, part in _inner(value):
         yield from _numbers(part, f"{pointer}/{step}", step if isinstance(step, str) else name)
 
