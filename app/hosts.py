@@ -194,7 +194,25 @@ def one_each(url: str) -> list[str]:
     """The same URL for each of the hosts it lists, in their order.
 
     A port for all hosts, or one for each, may be given in the query, as libpq has it.
+
+    Raises:
+        Unusable: it is no such URL; the message holds nothing of it.
     """
+    try:
+        made = _one_each(url)
+        for each in made:
+            urlsplit(each).port  # noqa: B018 - raises where it is no number
+    except (
+        ValueError
+    ):  # Not told in its words, nor as its cause: they may hold a part of the password.
+        raise Unusable(
+            "FOREWARN_DATABASE_URL cannot be read. Write postgresql://user:password@host:port/database, "
+            "with %23, %2F, %3F and %40 for #, /, ? and @ in a password, and a port for each host or for all."
+        ) from None
+    return made
+
+
+def _one_each(url: str) -> list[str]:
     parts = urlsplit(url)
     asked = dict(parse_qsl(parts.query))
     who, at, listed = parts.netloc.rpartition("@")

@@ -127,7 +127,9 @@ async def run(*, seed: int, minutes: float, tell: Tell, keep: bool = False) -> O
             ground = await grounds.lay(stack, folder, Random(seed))
             outcome = await _torture(stack, ground, seed, minutes, tell)
     finally:
-        if outcome is not None and not keep and not outcome.violations:
+        if outcome is None:
+            tell(f"did not come to its end; what there is of it is in {folder}")
+        elif not (keep or outcome.violations):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if folder.exists():
         outcome.kept = str(folder)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from app.database import Database, DatabaseAway
 from app.hosts import Hosts, NoHost, Pooled, one_each
+from app.settings import Unusable
 from tests.app.pooler import pooler
 
 
@@ -168,3 +169,21 @@ async def test_a_pooler_that_hands_sessions_round_is_refused_in_a_sentence(
     direct = Database(database_url)
     await direct.check_sessions()
     await direct.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://a:secret@h:many/d",
+        "postgresql://a:secret@h1,h2/d?port=1,2,3",
+        "postgresql://a:secret#2@h/d",
+        "postgresql://a:secret@[::1/d",
+    ],
+    ids=["a port in words", "three ports for two hosts", "a # in the password", "half a bracket"],
+)
+def test_a_url_that_cannot_be_read_is_refused_in_a_sentence_without_its_password(url: str) -> None:
+    with pytest.raises(Unusable) as refused:
+        one_each(url)
+    assert "FOREWARN_DATABASE_URL" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__suppress_context__
