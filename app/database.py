@@ -281,9 +281,10 @@ class Database:
             self._ingest.pop().terminate()
 
     async def migrate(self, revision: str = "head") -> None:
-        """Brings the schema up to ``revision``, in one transaction; two at once wait for each other.
+        """Brings the schema up to ``revision``; two at once wait for each other.
 
-        Leaves a later schema as it is, if this version works on it.
+        Each step in a transaction of its own: what a step locks is locked while it runs, and not while a
+        later one builds an index. Leaves a later schema as it is, if this version works on it.
 
         Raises:
             SchemaAhead: it does not.
@@ -296,7 +297,10 @@ class Database:
             return  # As at nearly every start, which would be half a second longer by Alembic's import.
         from alembic import command  # noqa: PLC0415 - slow, and only needed here
 
-        await self._run_migrations(command.upgrade, revision)
+        wanted = head if revision == "head" else revision
+        for step in _revisions():
+            if (found or "") < step <= wanted:
+                await self._run_migrations(command.upgrade, step)
 
     async def migrate_down(self, revision: str) -> None:
         """Takes the schema back to ``revision``, or to nothing with ``base``. Data is lost."""
@@ -498,11 +502,16 @@ def head_revision() -> str:
 
     Without Alembic, whose import takes as long as all else that a command does.
     """
-    files = [file.name for file in (resources.files("migrations") / "versions").iterdir()]
-    numbers = [found[1] for name in files if (found := _MIGRATION.fullmatch(name))]
+    numbers = _revisions()
     if not numbers:
         raise SchemaBehind("The migrations are missing from this installation; install it again.")
-    return max(numbers)
+    return numbers[-1]
+
+
+def _revisions() -> list[str]:
+    """All revisions, the oldest first: the numbers of the migrations' files."""
+    files = [file.name for file in (resources.files("migrations") / "versions").iterdir()]
+    return sorted(found[1] for name in files if (found := _MIGRATION.fullmatch(name)))
 
 
 _MIGRATION = re.compile(r"(\d{4})_\w+\.py")

@@ -157,6 +157,23 @@ async def test_two_that_migrate_at_once_wait_for_each_other(
     await other.close()
 
 
+async def test_a_migration_keeps_nothing_locked_while_the_next_waits(
+    database: Database, database_url: str
+) -> None:
+    await database.migrate_down("0003")
+    other = Database(database_url)
+    async with asyncio.timeout(10), database.begin() as reporter:
+        await reporter.execute(text("LOCK TABLE signals_default IN ROW EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(other.migrate())
+        while await database.revision() != "0004":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        async with database.begin() as connection:
+            await connection.execute(text("SELECT lane FROM lanes FOR UPDATE NOWAIT"))
+    await migrating
+    await database.check_revision()
+    await other.close()
+
+
 async def test_a_transaction_commits_at_the_end_and_not_when_it_raises(database: Database) -> None:
     async with database.begin() as connection:
         await connection.execute(text("CREATE TABLE kept (n int)"))
