@@ -161,12 +161,23 @@ class Embedded:
     def dump(self, file: Path) -> None:
         """Writes the database, as it is at one instant, into a file that ``pg_restore`` reads.
 
+        Only its owner can read it, from the first byte on; what is not whole is taken away.
+
         Raises:
             BackupFailed: the file is there already, or cannot be written.
         """
-        if file.exists():
-            raise BackupFailed(f"The file {file} is there already; name another.")
-        self._copy("pg_dump", "--format=custom", f"--file={file.expanduser().absolute()}", DATABASE)
+        file = file.expanduser().absolute()
+        try:
+            file.touch(mode=0o600, exist_ok=False)
+        except FileExistsError as error:
+            raise BackupFailed(f"The file {file} is there already; name another.") from error
+        except OSError as error:
+            raise BackupFailed(f"The file {file} cannot be made ({error.strerror}).") from error
+        try:
+            self._copy("pg_dump", "--format=custom", f"--file={file}", DATABASE)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
     def restore(self, file: Path) -> None:
         """Fills the database, which must be empty, from such a file; whole or not at all.

@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.embedded import Embedded, FolderOfAnotherVersion, FolderUnusable, StartFailed
+from app.embedded import BackupFailed, Embedded, FolderOfAnotherVersion, FolderUnusable, StartFailed
 from app.embedded.machine import options_for
 
 _SMALL = {"shared_buffers": "32MB", "max_connections": "20"}
@@ -84,6 +84,26 @@ def test_it_speaks_over_a_socket_that_others_cannot_reach(folder: Path) -> None:
     server.start()
     assert _ask(server, "SHOW listen_addresses") == ""
     assert (folder / "postgres").stat().st_mode & 0o077 == 0
+    server.stop()
+
+
+def test_a_dump_is_its_owners_alone_and_one_that_fails_leaves_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, file, half = _server(folder), folder / "whole.dump", folder / "half.dump"
+    server.start()
+    server.dump(file)
+    assert file.stat().st_mode & 0o077 == 0
+    before = file.read_bytes()
+    with pytest.raises(BackupFailed, match="already"):
+        server.dump(file)
+    assert file.read_bytes() == before
+    with pytest.raises(BackupFailed, match="cannot be made"):
+        server.dump(folder / "nowhere" / "forewarn.dump")
+    monkeypatch.setattr("app.embedded.DATABASE", "nobodys")
+    with pytest.raises(BackupFailed, match="nobodys"):
+        server.dump(half)
+    assert not half.exists()
     server.stop()
 
 
