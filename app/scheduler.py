@@ -59,7 +59,7 @@ def month_duty(database: Database) -> Duty:
     async def ensure_months(now: datetime) -> dict[str, object]:
         nonlocal seen
         async with database.begin() as connection:
-            written = await store.partitions.default_insertions(connection)
+            written = await store.partitions.insertions(connection)
         found = await tidy.open_months(database, now, look_through=written != seen)
         if not found.waiting:
             seen = written

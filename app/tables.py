@@ -108,6 +108,7 @@ retired = Table(
     Column("tlp", Text, primary_key=True),
     Column("signals", BigInteger, nullable=False),
     Column("whole", Boolean, nullable=False),
+    Column("insertions", BigInteger),
     Column("retired_at", _instant, nullable=False),
 )
 

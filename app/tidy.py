@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import perf_counter
@@ -12,7 +12,7 @@ from alerts.retention import LABELS, Retention
 from app import store, telemetry
 from app.database import Connection, Database, DatabaseAway
 from app.store.partitions import MOST_PARTITIONS, WORTH_A_PARTITION, Partition
-from app.store.retirement import Kind
+from app.store.retirement import Kind, Note
 
 _AHEAD = 2
 _PAGES_AT_ONCE = 64
@@ -20,6 +20,9 @@ _PAGES_AT_ONCE = 64
 _GRACE = timedelta(hours=1)
 # What was held back is looked for again so often.
 _HELD_FOR = timedelta(days=1)
+# A month that was looked through is not again until it was written to, by PostgreSQL's count; which a crash
+# sets to 0, and which counts nothing where tables are spread over machines. So not for longer than this.
+_DONE_FOR = timedelta(days=30)
 
 
 @dataclass(slots=True)
@@ -98,7 +101,6 @@ class _Retirement:
     now: datetime
     found: Retired
     sectors: Sequence[str] = ()
-    held: Collection[int] = ()
 
     async def run(self) -> None:
         async with self.database.begin() as connection:
@@ -106,7 +108,6 @@ class _Retirement:
             if not (unfinished or self.retention.lines):
                 return
             self.sectors = await store.retirement.sectors(connection)
-            self.held = await store.retirement.held(connection)
             notes = await store.retirement.notes(connection)
             partitions = await store.partitions.partitions(connection)
             heaps = await store.partitions.heaps(connection)
@@ -120,51 +121,79 @@ class _Retirement:
                 continue
             kinds = self._expired(partition.month)
             known = [notes.get((partition.month, kind)) for kind in kinds]
-            if all(n and (n.is_whole or n.retired_at > self.now - _HELD_FOR) for n in known):
+            if await self._is_done(partition, known):
                 continue
-            if await self._goes_whole(partition, kinds):
-                async with self.database.begin() as connection:
-                    is_out = await store.partitions.detach(connection, partition)
-                if is_out:
-                    await self._finish(partition)
-            else:
+            if not await self._goes_whole(partition, kinds):
                 await self._thin(partition, partition.month, kinds)
+            elif await self._take_out(partition):
+                await self._finish(partition)
 
     def _expired(self, month: datetime) -> list[Kind]:
         return self.retention.expired(month, self.sectors, self.now - _GRACE)
 
+    async def _is_done(self, partition: Partition, known: Sequence[Note | None]) -> bool:
+        """Whether all that goes had gone when it was last looked for, and nothing has come since."""
+        if not known:
+            return True
+        async with self.database.begin() as connection:
+            written = await store.partitions.insertions(connection, partition.name)
+        return all(
+            note is not None
+            and (note.insertions == written or not note.is_whole)
+            and note.retired_at > self.now - (_DONE_FOR if note.is_whole else _HELD_FOR)
+            for note in known
+        )
+
+    # What is held is asked for in each transaction that takes something away: a run may last an hour,
+    # and what a warning rests on that is given meanwhile must not go.
+
     async def _goes_whole(self, partition: Partition, kinds: Sequence[Kind]) -> bool:
         async with self.database.begin() as connection:
-            if await store.retirement.holds(connection, partition, self.held):
+            held = await store.retirement.held(connection)
+            if await store.retirement.holds(connection, partition, held):
                 return False
             if len(kinds) == len(self.sectors) * len(LABELS):
                 return True
-            return not await store.retirement.stays(connection, partition, kinds, self.held)
+            return not await store.retirement.stays(connection, partition, kinds, held)
+
+    async def _take_out(self, partition: Partition) -> bool:
+        """False when something in it is held by now, or another process is at it."""
+        async with self.database.begin() as connection:
+            held = await store.retirement.held(connection)
+            if await store.retirement.holds(connection, partition, held):
+                return False
+            return await store.partitions.detach(connection, partition)
 
     async def _finish(self, partition: Partition) -> None:
         """Drops a month that was taken out, but for what came in at the last moment and stays."""
         assert partition.month is not None
         kinds = self._expired(partition.month)
         async with self.database.begin() as connection:
-            gone = await store.retirement.count(connection, partition)
-            back = await store.retirement.put_back(connection, partition, kinds, self.held)
+            held = await store.retirement.held(connection)
+            gone = await store.retirement.count(connection, partition, kinds, held)
+            is_whole = not await store.retirement.holds(connection, partition, held)
+            await store.retirement.put_back(connection, partition, kinds, held)
             await store.partitions.drop(connection, partition)
             await store.retirement.note(
-                connection, partition.month, _of(kinds, gone), self.now, is_whole=True
+                connection, partition.month, _of(kinds, gone), self.now, is_whole=is_whole
             )
-            total = sum(gone.values()) - back
+            total = sum(gone.values())
             await self._record(connection, partition.month, total, is_dropped=True)
         self._tell(partition.month, total, is_dropped=True)
 
     async def _thin(self, partition: Partition, month: datetime, kinds: Sequence[Kind]) -> None:
         async with self.database.begin() as connection:
             pages = await store.retirement.pages(connection, partition)
+            written = await store.partitions.insertions(connection, partition.name)
         gone: dict[Kind, int] = {}
+        ever_held: set[int] = set()
         for first in range(0, pages, _PAGES_AT_ONCE):
             begun = perf_counter()
             async with self.database.begin() as connection:
+                held = await store.retirement.held(connection)
+                ever_held.update(held)
                 here = await store.retirement.thin(
-                    connection, partition, month, kinds, self.held,
+                    connection, partition, month, kinds, held,
                     first_page=first, last_page=first + _PAGES_AT_ONCE,
                 )  # fmt: skip
                 if here and not any(gone.values()):
@@ -173,9 +202,9 @@ class _Retirement:
                 gone[kind] = gone.get(kind, 0) + count
             await asyncio.sleep(perf_counter() - begun)
         async with self.database.begin() as connection:
-            is_whole = not await store.retirement.holds(connection, partition, self.held)
+            is_whole = not await store.retirement.holds(connection, partition, ever_held)
             await store.retirement.note(
-                connection, month, _of(kinds, gone), self.now, is_whole=is_whole
+                connection, month, _of(kinds, gone), self.now, is_whole=is_whole, insertions=written
             )
         self._tell(month, sum(gone.values()), is_dropped=False)
 
@@ -183,12 +212,13 @@ class _Retirement:
         self, default: Partition, month: datetime, kinds: Sequence[Kind]
     ) -> None:
         async with self.database.begin() as connection:
-            gone = await store.retirement.thin(connection, default, month, kinds, self.held)
+            held = await store.retirement.held(connection)
+            gone = await store.retirement.thin(connection, default, month, kinds, held)
             if not gone:
                 return
             await self._record(connection, month, sum(gone.values()), is_dropped=False)
             noted = _of(kinds, gone)
-            await store.retirement.note(connection, month, noted, self.now, is_whole=not self.held)
+            await store.retirement.note(connection, month, noted, self.now, is_whole=not held)
         self._tell(month, sum(gone.values()), is_dropped=False)
 
     async def _record(

@@ -30,6 +30,7 @@ _LOCK_TRIES = 3
 _LOCK_PAUSE_SECONDS = 0.1
 
 _DEFAULT = "signals_default"
+_TAKEN_OUT = "Taken out by the retention policy, to be dropped."
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -94,10 +95,11 @@ async def heaps(connection: Connection, most: int = WORTH_A_PARTITION) -> list[H
         found.append(Heap(month, signals or 0))
 
 
-async def default_insertions(connection: Connection) -> int:
-    """A count that rises when the default is written to, within a second or two."""
+async def insertions(connection: Connection, name: str = _DEFAULT) -> int:
+    """A count that rises when a partition is written to, some seconds later; from 0 after a crash."""
     found = await connection.execute(
-        statement("SELECT pg_stat_get_tuples_inserted('signals_default'::regclass)")
+        statement("SELECT pg_stat_get_tuples_inserted(CAST(CAST(:name AS text) AS regclass))"),
+        {"name": name},
     )
     return int(found.scalar_one())
 
@@ -152,17 +154,23 @@ async def detach(connection: Connection, partition: Partition) -> bool:
         return False
     await _lock_out(connection, "signals", hold=True)
     await _run(connection, f"ALTER TABLE signals DETACH PARTITION {partition.name}")
+    await _run(connection, f"COMMENT ON TABLE {partition.name} IS '{_TAKEN_OUT}'")
     return True
 
 
 async def detached(connection: Connection) -> list[Partition]:
-    """Months that were taken out and not dropped yet, because a process died in between."""
+    """Months that ``detach`` took out and that are not dropped yet, because a process died in between.
+
+    Not those that somebody took out by hand, to keep them elsewhere.
+    """
     rows = await connection.execute(
         statement(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition "
             "AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'signals'::regclass) "
-            r"AND relname ~ '^signals_\d{4}_\d{2}$' ORDER BY relname"
-        )
+            r"AND relname ~ '^signals_\d{4}_\d{2}$' "
+            "AND obj_description(oid, 'pg_class') = :taken_out ORDER BY relname"
+        ),
+        {"taken_out": _TAKEN_OUT},
     )
     return [Partition(str(row[0]), _month_in(str(row[0]))) for row in rows]
 

@@ -20,11 +20,15 @@ Kind = tuple[str, str]
 
 
 class Note(NamedTuple):
-    """What has gone of one month, sector and label. ``is_whole``: nothing of it was held back."""
+    """What has gone of one month, sector and label. ``is_whole``: nothing of it was held back.
+
+    ``insertions``: of its partition when it was looked through; None of one that is there no longer.
+    """
 
     signals: int
     is_whole: bool
     retired_at: datetime
+    insertions: int | None
 
 
 async def sectors(connection: Connection) -> list[str]:
@@ -52,7 +56,7 @@ async def held(connection: Connection) -> list[int]:
 async def notes(connection: Connection) -> dict[tuple[datetime, Kind], Note]:
     """Everything that has gone, by month, sector and label."""
     rows = await connection.execute(
-        statement("SELECT month, sector, tlp, signals, whole, retired_at FROM retired")
+        statement("SELECT month, sector, tlp, signals, whole, retired_at, insertions FROM retired")
     )
     return {(r[0], (r[1], r[2])): Note(*r[3:]) for r in rows}
 
@@ -64,22 +68,25 @@ async def note(
     now: datetime,
     *,
     is_whole: bool,
+    insertions: int | None = None,
 ) -> None:
     """Notes what has gone of a month, if anything may; adds to what had gone of it before."""
     kinds = sorted(gone)
     await connection.execute(
         statement(
-            "INSERT INTO retired (month, sector, tlp, signals, whole, retired_at) "
+            "INSERT INTO retired (month, sector, tlp, signals, whole, retired_at, insertions) "
             "SELECT CAST(:month AS timestamptz), k.*, CAST(:whole AS boolean), "
-            "CAST(:now AS timestamptz) FROM unnest(CAST(:sectors AS text[]), CAST(:labels AS text[]), "
+            "CAST(:now AS timestamptz), CAST(:insertions AS bigint) "
+            "FROM unnest(CAST(:sectors AS text[]), CAST(:labels AS text[]), "
             "CAST(:counts AS bigint[])) AS k ON CONFLICT (month, sector, tlp) DO UPDATE SET "
             "signals = retired.signals + excluded.signals, whole = excluded.whole, "
-            "retired_at = excluded.retired_at"
+            "retired_at = excluded.retired_at, insertions = excluded.insertions"
         ),
         {
             "month": month,
             "whole": is_whole,
             "now": now,
+            "insertions": insertions,
             "sectors": [sector for sector, _ in kinds],
             "labels": [label for _, label in kinds],
             "counts": [gone[kind] for kind in kinds],
@@ -136,25 +143,29 @@ async def stays(
 
 async def put_back(
     connection: Connection, partition: Partition, kinds: Sequence[Kind], held: Collection[int]
-) -> int:
+) -> None:
     """Puts what may not go of a month that was taken out back where it belongs."""
-    done = await connection.execute(
+    await connection.execute(
         statement(
             f"INSERT INTO signals SELECT s.* {_STAYS.format(table=partition.name)} "
             "ON CONFLICT DO NOTHING"
         ),
         _parameters(kinds, held),
     )
-    return int(done.rowcount)
 
 
-async def count(connection: Connection, partition: Partition) -> dict[Kind, int]:
-    """How many signals a partition holds, by sector and label. Reads it whole."""
+async def count(
+    connection: Connection, partition: Partition, kinds: Sequence[Kind], held: Collection[int]
+) -> dict[Kind, int]:
+    """How many signals of a partition may go, by sector and label. Reads it whole."""
     rows = await connection.execute(
         statement(
-            f"SELECT sector, {_LABEL} AS label, count(*) FROM {partition.name} AS s "
-            "JOIN series USING (series_id) GROUP BY 1, 2"
-        )
+            f"SELECT expired.sector, expired.label, count(*) FROM {partition.name} AS s "
+            f"JOIN series USING (series_id) JOIN {_EXPIRED} ON expired.sector = series.sector "
+            f"AND expired.label = {_LABEL} WHERE s.series_id <> ALL(CAST(:held AS bigint[])) "
+            "GROUP BY 1, 2"
+        ),
+        _parameters(kinds, held),
     )
     return {(str(r[0]), str(r[1])): int(r[2]) for r in rows}
 

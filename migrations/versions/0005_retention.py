@@ -11,13 +11,15 @@ depends_on = None
 
 UPGRADE = """
 -- What has gone of the record, by month, sector and sharing label (empty: none was given). Not whole:
--- series that feed an open alert were held back.
+-- series that feed an open alert were held back. Insertions: how often the partition had been written to
+-- when it was looked through, as PostgreSQL counts; what came later was not looked at.
 CREATE TABLE retired (
     month timestamptz NOT NULL,
     sector text NOT NULL,
     tlp text NOT NULL,
     signals bigint NOT NULL,
     whole boolean NOT NULL,
+    insertions bigint,
     retired_at timestamptz NOT NULL,
     PRIMARY KEY (month, sector, tlp)
 );

@@ -375,3 +375,79 @@ async def test_a_month_taken_out_by_a_process_that_died_is_finished_by_the_next(
     found = await tidy.retire(database, keep("*/RED=24"), NOW)
     assert (found.signals, found.months) == (1, ["2014-01"])
     assert await _kept(database) == ["2014-01-05 lead_time 1"], "what stays is put back"
+    assert await _retired(database) == [("RED", 1, True)]
+
+
+async def _retired(database: Database) -> list[tuple[object, ...]]:
+    """What is noted as gone, but for nothing."""
+    return await _say(database, "SELECT tlp, signals, whole FROM retired WHERE signals > 0")
+
+
+async def test_what_is_loaded_into_a_month_while_the_policy_is_longer_goes_when_it_is_short_again(
+    database: Database, intake: Intake
+) -> None:
+    async with database.begin() as connection:
+        await store.partitions.open_month(connection, at("2024-10-01"))
+    await intake.accept([lead_time("2024-10-05", 12.0, RED), lead_time("2024-10-06", 12.0)], NOW)
+    await database.close()  # What a connection has written is counted when it ends.
+    assert (await tidy.retire(database, keep("*/RED=24"), NOW)).thinned == ["2024-10"]
+    await intake.accept([lead_time("2024-10-07", 12.0, RED)], NOW)
+    await database.close()
+    async with asyncio.timeout(10):
+        while not (await tidy.retire(database, keep("*/RED=24"), NOW)).signals:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert await _kept(database) == ["2024-10-06 lead_time 1"]
+    assert await _retired(database) == [("RED", 2, True)]
+
+
+async def test_what_an_alert_that_opens_during_a_run_rests_on_is_held_by_that_run(
+    database: Database, intake: Intake
+) -> None:
+    for month in ("2024-01", "2024-03"):
+        async with database.begin() as connection:
+            await store.partitions.open_month(connection, at(f"{month}-01"))
+    ships = [Arrival(AURORA, SUEZ, at("2024-01-08"), 60.0, detail=RED)]
+    ships += [Arrival(AURORA, SUEZ, at("2024-01-09"), 60.0)]
+    await intake.accept([*ships, lead_time("2024-02-10", 12.0)], NOW)
+    async with asyncio.timeout(10), database.begin() as connection:
+        await connection.execute(text("SELECT 1 FROM signals_2024_01 FOR UPDATE"))
+        retention = keep("shipping/RED=12", "semiconductors=12")
+        retiring = asyncio.create_task(tidy.retire(database, retention, NOW))
+        while not await _say(database, "SELECT 1 FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        opened = await intake.accept([lead_time("2024-03-10", 16.0)], NOW)
+        assert opened.refs
+    found = await retiring
+    assert (found.signals, found.months, found.thinned) == (1, [], ["2024-01"])
+    assert await _kept(database) == [
+        "2024-01-09 chokepoint_transits 1",
+        "2024-02-10 lead_time 1",
+        "2024-03-10 lead_time 1",
+    ]
+
+
+async def test_what_is_put_back_of_a_month_that_was_taken_out_is_not_noted_as_gone(
+    database: Database, intake: Intake
+) -> None:
+    async with database.begin() as connection:
+        await store.partitions.open_month(connection, at("2014-03-01"))
+    told = await intake.accept([lead_time("2014-02-10", 12.0), lead_time("2014-03-10", 16.0)], NOW)
+    assert told.refs
+    await intake.accept([Arrival(AURORA, SUEZ, at("2014-03-09"), 60.0)], NOW)
+    async with database.begin() as connection:
+        (partition, *_) = await store.partitions.partitions(connection)
+        assert await store.partitions.detach(connection, partition)
+    assert (await tidy.retire(database, keep("*=24"), NOW)).signals == 1, "the ships"
+    assert await _kept(database) == ["2014-02-10 lead_time 1", "2014-03-10 lead_time 1"]
+    assert await _retired(database) == [("", 1, False)]
+
+
+async def test_a_month_that_somebody_took_out_by_hand_is_left_to_them(
+    database: Database, intake: Intake
+) -> None:
+    async with database.begin() as connection:
+        await store.partitions.open_month(connection, at("2014-01-01"))
+    await intake.accept([lead_time("2014-01-05", 12.0)], NOW)
+    await _say(database, "ALTER TABLE signals DETACH PARTITION signals_2014_01")
+    assert await tidy.retire(database, keep("*=24"), NOW) == tidy.Retired()
+    assert await _say(database, "SELECT value FROM signals_2014_01") == [(12.0,)]
