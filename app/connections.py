@@ -94,6 +94,9 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._read_bytes = 0  # of the read that is being parsed
         self._head_bytes = 0  # of a head that has not ended, in the reads before
+        self._in_trailers = False  # or in a chunk none of whose bytes has come
+        self._trailer_bytes = 0  # in the reads after the one in which they began
+        self._trailers = 0
         self._fault: Problem | None = None
         self._is_refused = False
         self._unread_bytes = 0
@@ -121,11 +124,36 @@ class Connection(HttpToolsProtocol):
             self._head_bytes += len(data) - (data.rfind(b"\r\n\r\n") + 1)
             if self._head_bytes > _UNFINISHED_BYTES:
                 self._refuse(_head_fault(self.url), "head")
+        elif self._in_trailers and not self._is_refused:
+            self._trailer_bytes += len(data)
+            if self._trailer_bytes > _UNFINISHED_BYTES:
+                self._refuse(_head_fault(self.url), "head")
 
     def on_message_begin(self) -> None:
         """The client's time for a head begins."""
         super().on_message_begin()
         self._in_head, self._head_bytes, self._since = True, 0, self.loop.time()
+        self._in_trailers, self._trailers = False, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keeps a header. A trailer is counted and dropped (RFC 9110, 6.5.1, lets us): uvicorn would add it
+        to the headers of a request that is being answered.
+        """
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._trailers += 1
+        if self._trailers > MOST_HEADERS:
+            self._stop(_head_fault(self.url))
+
+    def on_chunk_header(self) -> None:
+        """What follows is a chunk, or after the last one the trailers."""
+        self._in_trailers, self._trailer_bytes = True, -self._read_bytes
+
+    def on_body(self, body: bytes) -> None:
+        """It was a chunk."""
+        self._in_trailers = False
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Measures the head, and begins to answer."""

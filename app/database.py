@@ -277,6 +277,7 @@ class Database:
         self._drop_ingest()
 
     def _drop_ingest(self) -> None:
+        self.ingest_cuts += 1
         while self._ingest:
             self._ingest.pop().terminate()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from alerts.detectors.agreement import Views
 from alerts.detectors.screens import Screen
 from alerts.signals import Sample, SeriesId
-from app.store.series import microseconds, samples_of
+from app.store.series import RING_SAMPLES, microseconds, samples_of
 
 SAMPLES_REMEMBERED = 2_000_000
 """So many samples are kept in memory, of the series that reported last: 16 bytes each, 32 MB."""
@@ -79,10 +79,7 @@ class Remembered:
         return samples_of(self.instants, self.values)
 
     def takes(self, at: int, value: float) -> bool:
-        """Appends a sample if it is newer than all there is of the series, and surely calm.
-
-        When it is not, nothing here is to be used any more.
-        """
+        """Appends a sample if it is newer than all there is of the series, and surely calm."""
         calm, instants, values = self.calm, self.instants, self.values
         assert calm is not None
         held = len(instants)
@@ -99,6 +96,7 @@ class Remembered:
         values.append(value)
         for screen in calm.screens:
             if not screen(instants, values):
+                del instants[-1], values[-1]
                 return False
         calm.last = at
         calm.observations += 1
@@ -106,10 +104,17 @@ class Remembered:
             self._trim(calm)
         return True
 
+    def give_back(self, count: int) -> None:
+        """Takes the newest so many samples away again; a look does not do for it any more."""
+        if count:
+            del self.instants[-count:], self.values[-count:]
+            self.calm = None
+
     def _trim(self, calm: Calm) -> None:
         """Drops what no look will reach any more."""
         instants, values = self.instants, self.values
-        begin = len(instants) - 1 - calm.count
+        # The ring of the state is cut from what is held, so as much as that holds always stays.
+        begin = len(instants) - 1 - max(calm.count, RING_SAMPLES)
         if calm.span:
             begin = min(begin, bisect_right(instants, instants[-1] - calm.span) - 1)
         if begin > 0:
@@ -132,11 +137,18 @@ class Recall:
         return found if found is not None and found.version == version else None
 
     def take_calm(self, series: SeriesId, edition: int) -> Remembered | None:
-        """What is remembered of a series that a look does for; it is forgotten here."""
-        found = self._pop(series)
+        """What is remembered of a series that a look does for; it is forgotten here. What else is
+        remembered stays, for ``take``.
+        """
+        found = self._kept.get(series)
         if found is None or found.calm is None or found.edition != edition:
             return None
-        return found
+        return self._pop(series)
+
+    def put_back(self, series: SeriesId, remembered: Remembered) -> None:
+        """Remembers again what was taken, and is as it was then."""
+        self._kept[series] = remembered
+        self._held += len(remembered.instants) + _SERIES_COSTS
 
     def put(self, series: SeriesId, remembered: Remembered) -> None:
         """Remembers a series, should the transaction commit."""

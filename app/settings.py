@@ -244,7 +244,8 @@ class Settings(BaseSettings):
         default=64 * 2**20,
         ge=2**20,
         description="What the bodies of all requests together may hold in the memory of one process, from "
-        "their first bytes to the answer. Beyond, the one that stopped coming first is answered 503.",
+        "their first bytes to the answer. Beyond, the one that stopped coming first is answered 503. "
+        "Not counted is what comes before it is asked for: of each connection 64 KiB and one read.",
     )
     body_timeout_seconds: float = Field(
         default=30,

@@ -94,6 +94,8 @@ class Body:
             telemetry.refusals.labels("slow_body").inc()
             said = f"The body was not there within {self._patience:g} seconds."
             raise HTTPException(408, said) from error
+        finally:
+            self._wait = None
         size = len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         self._read += size
@@ -119,7 +121,7 @@ class Body:
         self._gives_way = True
         self._all.held_bytes -= self._held
         self._held = 0
-        if self._wait is not None:
+        if self._wait is not None and not self._wait.expired():
             self._wait.reschedule(asyncio.get_running_loop().time())
 
     def let_go(self) -> None:

@@ -18,6 +18,7 @@ from app.api import arrivals
 from app.api.arrivals import Checked
 from app.api.bodies import inflated
 from app.api.problems import MEDIA_TYPE, MOST_ERRORS, Problem
+from app.database import DatabaseAway
 from app.house import House, house
 from app.ingest import Behind, Receipt, Status
 
@@ -170,6 +171,10 @@ async def _answer(
     if checked.arrivals:
         try:
             receipt = await here.intake.accept(checked.arrivals, now)
+        except DatabaseAway:
+            if quota is not None:
+                quota.give_back(caller.key_id, cost)
+            raise
         except Behind as error:
             telemetry.refusals.labels("behind").inc()
             if quota is not None:

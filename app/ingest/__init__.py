@@ -248,7 +248,7 @@ class Intake:
                     telemetry.signals_at_a_glance.inc(len(glance.rows))
                     return results
         except DatabaseAway:
-            self._recall.forget()
+            self._forget()
             raise
         finally:
             self._recall.forgotten(touched)
@@ -257,7 +257,11 @@ class Intake:
         """Forgets what is remembered when a connection was cut: what answers now may not be what did."""
         if self._cuts != self._database.ingest_cuts:
             self._cuts = self._database.ingest_cuts
-            self._recall.forget()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._recall.forget()
+        self._ids.clear()
 
 
 Outcome = tuple[list[Status], list[str]]
@@ -304,6 +308,8 @@ async def accept_signals(
         return [([Status.accepted] * len(series), []) for series, _ in requests]
     places, left = glance.left_of(requests)
     states = await store.series.states(connection, sorted(glance.others))
+    if len(states) < len(glance.others):  # Made in a database that is not this one.
+        raise DatabaseAway("The database has lost a series. Sent again, it is made anew.")
     book = await ledger.open_ledger(connection, states, left)
     told = [
         [book.enter(s, a, now) for s, a in zip(series, arrivals, strict=True)]

@@ -69,22 +69,31 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
             known = moved.get(s)
             held = known[0] if known else recall.take_calm(s, edition)
             partner, _, at, value, revision, detail, _ = arrival
+            if held is None:
+                others.add(s)
+                continue
             if (
-                held is None
-                or value is None
-                or not held.takes(microseconds(at), value)
+                value is None
                 or not _agree(held, versions)
+                or not held.takes(microseconds(at), value)
             ):
                 others.add(s)
+                moved.pop(s, None)
+                _put_back(recall, s, held, known[1] if known else 0)
                 continue
             moved[s] = held, known[1] + 1 if known else 1, at
             rows.append(Row(s, at, partner, revision or 1, value, now, detail))
-    if others and moved:
-        _take_along(found, requests, policy)
+    if others and rows:
+        _take_along(found, requests, policy, recall)
     return found
 
 
-def _take_along(found: Glance, requests: Sequence[Request], policy: Policy) -> None:
+def _put_back(recall: Recall, series: SeriesId, held: Remembered, gained: int) -> None:
+    held.give_back(gained)
+    recall.put_back(series, held)
+
+
+def _take_along(found: Glance, requests: Sequence[Request], policy: Policy, recall: Recall) -> None:
     """Has the calm series judged too that share a scope with one that must be."""
     keys = {
         s: a.key for series, arrivals in requests for s, a in zip(series, arrivals, strict=True)
@@ -92,9 +101,11 @@ def _take_along(found: Glance, requests: Sequence[Request], policy: Policy) -> N
     briefs = {s: policy.brief(key) for s, key in keys.items()}
     restless = {scope for s in found.others for scope in briefs[s].scopes}
     restless |= {p.scope_of(subject) for s in found.others for p, _, subject in briefs[s].joint}
-    found.others |= {s for s in found.moved if not restless.isdisjoint(briefs[s].scopes)}
-    for s in found.others:
-        found.moved.pop(s, None)
+    along = {s for s in found.moved if not restless.isdisjoint(briefs[s].scopes)}
+    for s in along:
+        held, gained, _ = found.moved.pop(s)
+        _put_back(recall, s, held, gained)
+    found.others |= along
     found.rows = [row for row in found.rows if row.series not in found.others]
 
 

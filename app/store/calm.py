@@ -32,6 +32,7 @@ _ADVANCE = f"""
         FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::float8[], $5::int[], $6::bytea[])
             AS m (series_id, version, at, value, gained, slots)
         WHERE s.series_id = m.series_id AND s.version = m.version
+            AND coalesce(s.last_observed_at < m.at, true)
             AND (SELECT true FROM findings AS f WHERE f.series_id = s.series_id LIMIT 1) IS NULL
         RETURNING 1
     )

@@ -177,8 +177,8 @@ async def _deliver(connection: Connection, now: datetime) -> None:
 
 
 async def _fail(connection: Connection, name: str, now: datetime) -> None:
-    """Leaves an endpoint as the machine would after 18 failures: its breaker is open for minutes."""
-    until = now + timedelta(minutes=6)
+    """Leaves an endpoint as the machine would after 18 failures: its breaker is open for hours."""
+    until = now + timedelta(hours=6)
     health = Health(
         failures=18,
         failing_since=now - timedelta(minutes=50),

@@ -133,7 +133,7 @@ async def test_an_endpoint_says_why_since_when_and_when_it_is_tried_next(board: 
     assert [e.standing for e in (ember, dorado, baltica)] == ["suspended", "failing", "active"]
     assert ember.suspended_at == NOW - timedelta(hours=20)
     assert dorado.health.failing_since == NOW - timedelta(minutes=50)
-    assert dorado.ready_at == dorado.health.open_until == NOW + timedelta(minutes=6)
+    assert dorado.ready_at == dorado.health.open_until == NOW + timedelta(hours=6)
     assert board.delivery.standings == {"suspended": 1, "failing": 1, "pending": 0, "active": 1}
     assert board.delivery.oldest_owed_at == dorado.oldest_owed_at, "ember's is not waited for"
 

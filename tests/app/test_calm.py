@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from alerts.signals import SeriesKey
+from alerts.signals import SeriesId, SeriesKey
 from app import store, telemetry
 from app.database import Database, DatabaseAway
 from app.ingest import Arrival, Intake
@@ -23,11 +24,15 @@ from tests.alerts.cast import (
     DORADO,
     LEAD_TIME,
     LEAD_TIME_RULE,
+    MINOR,
     PRICE,
     PRICE_RULE,
+    SAME_MONTH,
     at,
+    change,
     days,
     mechanism,
+    rule,
 )
 from tests.app.test_differential import empty
 
@@ -104,6 +109,10 @@ def life(seed: int) -> Iterator[list[Arrival]]:
             request.append(Arrival(partner, key, FIRST + days(when), value))
             day += dice.random() < 0.5
         yield request
+        if dice.random() < 0.1:  # A back-fill, of more than is kept of a series.
+            key, first = dice.choice([LEAD_TIME, GALLIUM, PRICE]), day + 1
+            day += 100
+            yield [Arrival(AURORA, key, FIRST + days(first + n), 10.0) for n in range(90)]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -196,9 +205,10 @@ async def test_what_was_known_of_a_database_that_went_away_is_forgotten(
             )
         )
     before = glances()
-    with suppress(DatabaseAway):  # When it has not been noticed yet.
-        await calm_days(intake, 1, first=3)
-    await calm_days(intake, 1, first=3)
+    for _ in range(3):  # Until each kind of connection has noticed; sent again, it is stored once.
+        with suppress(DatabaseAway):
+            await calm_days(intake, 1, first=3)
+            break
     assert glances() == before
     await calm_days(intake, 1, first=4)
     assert glances() == before + 1
@@ -221,3 +231,73 @@ async def test_one_that_must_be_judged_takes_its_own_series_along_and_no_other(
     assert told.statuses == ["accepted"] * 4 + ["duplicate"]
     assert len(told.refs) == 1
     assert glances() - before == 2
+
+
+async def test_a_back_fill_at_a_glance_leaves_no_hole_in_what_is_kept_of_the_series(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 2)
+    before = glances()
+    many = [Arrival(AURORA, LEAD_TIME, FIRST + days(day), 10.0) for day in range(2, 102)]
+    await intake.accept(many, NOW)
+    assert glances() - before == 100
+    async with database.ingest() as connection:
+        (state,) = (await store.series.states(connection, [SeriesId(1)])).values()
+    assert [s.at for s in state.samples()] == [FIRST + days(day) for day in range(70, 102)]
+
+
+async def test_a_failover_that_lost_a_commit_is_not_taken_for_the_database_that_was(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 3)
+    async with database.begin() as connection:  # As a standby that lagged has it.
+        await connection.execute(
+            text("DELETE FROM signals WHERE observed_at = (SELECT max(observed_at) FROM signals)")
+        )
+        await connection.execute(
+            text(
+                "UPDATE series_state SET version = version - 1, observations = observations - 1, "
+                "last_observed_at = last_observed_at - interval '1 day', last_valued_at = "
+                "last_valued_at - interval '1 day', ring = substring(ring FOR length(ring) - 16)"
+            )
+        )
+    await database.close()  # As when a host is lost.
+    await one_lane(database).accept([Arrival(AURORA, LEAD_TIME, FIRST + days(5), 10.0)], NOW)
+    before = glances()
+    late = await intake.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(4), 10.0)], NOW)
+    assert (late.statuses, glances() - before) == (["late"], 0)
+    again = await intake.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(5), 10.0)], NOW)
+    assert again.statuses == ["duplicate"]
+
+
+async def test_a_series_that_the_database_lost_is_made_anew_when_the_same_is_sent_again(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 1)
+    async with database.begin() as connection:
+        await connection.execute(text("TRUNCATE series, series_state, signals"))
+    await database.close()
+    with suppress(DatabaseAway):
+        await calm_days(intake, 1)
+    await calm_days(intake, 1)
+    assert len((await rows(database))["signals"]) == 1
+
+
+async def test_what_a_look_does_not_do_for_is_remembered_all_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seasonal = mechanism(rule("lead_time", change((MINOR, 0.2, 0.1), baseline=SAME_MONTH)))
+    await empty(database, seasonal)
+    intake = Intake(database, Policy(CATALOGUE, {seasonal.id: seasonal}), lanes=1)
+    loads = 0
+    load = store.signals.windows
+
+    async def counted(*asked: Any) -> Any:
+        nonlocal loads
+        loads += 1
+        return await load(*asked)
+
+    monkeypatch.setattr(store.signals, "windows", counted)
+    for day in range(60):
+        await intake.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(day), 10.0)], NOW)
+    assert loads < 5

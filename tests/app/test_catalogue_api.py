@@ -37,6 +37,7 @@ class Shown:
 
     catalogue: Any
     profiles: dict[str, Profile]
+    draining: bool = False
 
 
 def ended(profile: Profile) -> Profile:

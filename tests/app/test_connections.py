@@ -33,12 +33,14 @@ class Place:
         self.connections = connections
         self.port = port
         self.asked: list[str] = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self.calls: list[asyncio.StreamWriter] = []
         self.may_answer = asyncio.Event()
 
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers at once; /slow and /readyz when it may, /body when it is whole, /large with much."""
         self.asked.append(scope["path"])
+        self.headers = scope["headers"]
         if scope["path"] in {"/slow", "/readyz"}:
             await self.may_answer.wait()
         while scope["path"] == "/body" and (await receive()).get("more_body"):
@@ -165,6 +167,25 @@ async def test_a_head_is_measured_while_it_comes(
     assert answered == status, because
     assert said.get("status", 200) == status
     assert len(place.asked) == (status == 200), "what is refused does not reach the application"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "because"),
+    [
+        (b"0\r\n" + b"authorization: b\r\n" * MOST_HEADERS + b"\r\n", 200, "as many as may be"),
+        (b"0\r\n" + b"a: b\r\n" * (MOST_HEADERS + 1) + b"\r\n", 0, "one more"),
+        (b"0\r\n" + b"a: b\r\n" * 90_000, 0, "trailers that do not end"),
+        (b"0\r\na: " + b"b" * 600_000, 0, "a trailer that does not end"),
+        (b"1\r\nx\r\n" * 90_000 + b"0\r\n\r\n", 200, "small chunks are no trailers"),
+        (b"c3500\r\n" + b"x" * 800_000 + b"\r\n0\r\n\r\n", 200, "nor is a large one"),
+    ],
+)
+async def test_the_trailers_of_a_body_are_dropped_and_more_of_them_than_headers_end_the_connection(
+    place: Place, body: bytes, status: int, because: str
+) -> None:
+    call = await place.call(b"POST /body HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + body)
+    assert (await call.answer())[0] == status, because
+    assert place.headers == [(b"transfer-encoding", b"chunked")]
 
 
 async def test_requests_that_do_not_wait_for_answers_are_answered_in_order_up_to_a_number(

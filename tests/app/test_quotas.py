@@ -9,6 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.database import Database
+from app.ingest import Intake
 from app.quotas import Quota, Quotas, Spent
 
 Caller = Callable[..., Any]
@@ -104,6 +106,22 @@ async def test_signals_are_counted_and_not_requests_and_each_key_for_itself(
     assert "ratelimit" not in read.headers, "reading costs nothing"
     wrong = await baltica.get("/v1/signals/retract")
     assert wrong.status_code == 405
+
+
+async def test_signals_that_are_not_stored_because_the_database_is_away_cost_nothing(
+    service: FastAPI, caller: Caller
+) -> None:
+    here = service.state.house
+    here.quotas = Quotas(Quota("signals", "signals", 10), None)
+    aurora = await caller("aurora")
+    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    here.intake, at_home = Intake(away, here.policy), here.intake
+    for _ in range(2):
+        refused = await aurora.post("/v1/signals", json=_signals(10))
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/database-away")
+    await away.close()
+    here.intake = at_home
+    assert (await aurora.post("/v1/signals", json=_signals(10))).status_code == 200
 
 
 async def test_other_writing_has_a_quota_of_its_own(service: FastAPI, caller: Caller) -> None:
