@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
@@ -154,9 +154,10 @@ class Database:
     async def ingest(self) -> AsyncIterator[Driver]:
         """As ``begin``, on connections of the driver's that are kept for ingest, as many as were ever wanted
         at the same time: SQLAlchemy's beginning and end cost as much as all that a calm signal needs.
+        Every one of them that is lost is counted in ``ingest_cuts``.
         """
         try:
-            raw = self._idle_ingest() or await self._connect_for_ingest()
+            raw = self._idle_ingest() or await self._connect(_PLANNED_ONCE, _speak_json)
         except (OSError, *_FAULTS) as error:
             raise DatabaseAway(_sentence(error)) from error
         is_idle, patience = False, None
@@ -182,18 +183,11 @@ class Database:
             if is_idle:
                 self._ingest.append(raw)
             else:
+                self.ingest_cuts += 1
                 raw.terminate()  # It may be in the middle of anything; PostgreSQL rolls back.
 
-    async def _connect_for_ingest(self) -> Driver:
-        raw = await self._connect(_PLANNED_ONCE)
-        for kind in ("json", "jsonb"):  # As on SQLAlchemy's: comes parsed and goes as text.
-            await raw.set_type_codec(
-                kind, schema="pg_catalog", encoder=str, decoder=json.loads, format="text"
-            )
-        return raw
-
     def _idle_ingest(self) -> Driver | None:
-        """A connection that is free and open. One that was cut meanwhile is counted in ``ingest_cuts``."""
+        """A connection that is free and open."""
         while self._ingest:
             raw = self._ingest.pop()
             if not raw.is_closed():
@@ -267,12 +261,7 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection that is not in use."""
-        for engine in (
-            self._engine,
-            self._brief_engine,
-            self._health_engine,
-            self._queue_engine,
-        ):
+        for engine in (self._engine, self._brief_engine, self._health_engine, self._queue_engine):
             await engine.dispose()
         self._drop_ingest()
 
@@ -386,20 +375,26 @@ class Database:
             hide_parameters=True,  # Errors go into logs, and secrets go into statements.
         )
 
-    async def _connect(self, server_settings: dict[str, str]) -> Driver:
+    async def _connect(
+        self,
+        server_settings: dict[str, str],
+        prepare: Callable[[Driver], Awaitable[None]] | None = None,
+    ) -> Driver:
         connection = await self._hosts.connect(_ALWAYS | server_settings)
-        if "plan_cache_mode" in server_settings:
-            try:
+        try:
+            if "plan_cache_mode" in server_settings:
                 await _plan_as_citus_can(connection)
-            except BaseException:
-                connection.terminate()
-                raise
+            if prepare is not None:
+                await prepare(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     @asynccontextmanager
     async def _own_connection(
         self,
-    ) -> AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], asyncio.Event]]:
+    ) -> AsyncIterator[tuple[Driver, asyncio.Event]]:
         try:
             connection = await self._hosts.connect(_ALWAYS)
         except NoHost as error:
@@ -408,13 +403,21 @@ class Database:
         connection.add_termination_listener(lambda _: lost.set())
         try:
             yield connection, lost
-        except (ConnectionError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (ConnectionError, *_FAULTS) as error:
             raise DatabaseAway(_sentence(error)) from error
         finally:
             connection.terminate()
 
 
-async def _plan_as_citus_can(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _speak_json(connection: Driver) -> None:
+    """As SQLAlchemy's connections do: JSON comes parsed and goes as text."""
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(
+            kind, schema="pg_catalog", encoder=str, decoder=json.loads, format="text"
+        )
+
+
+async def _plan_as_citus_can(connection: Driver) -> None:
     """Has plans made anew where tables are spread over machines: which of them to ask depends on the
     parameters, so Citus refuses a plan that is made without them.
     """
@@ -535,19 +538,14 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
         await connection.start()
     except exc.TimeoutError as error:
         raise DatabaseBusy("All connections to the database are in use.") from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, exc.SQLAlchemyError) as error:
+    except (OSError, exc.SQLAlchemyError, *_FAULTS) as error:
         raise DatabaseAway(_sentence(error)) from error
     patience = None
     try:
         async with connection.begin():
             yield connection
             patience = _commit_in_time(driver(connection))
-    except (
-        exc.DBAPIError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        ConnectionError,
-    ) as error:
+    except (exc.DBAPIError, ConnectionError, *_FAULTS) as error:
         if _sqlstate(_cause(error)) == _READ_ONLY:
             await connection.invalidate()
             await engine.dispose()  # It was demoted: all connections to it are of no use any more.
@@ -581,6 +579,8 @@ def _passes(error: BaseException) -> bool:
     if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
         return True
     cause = _cause(error)
+    if isinstance(cause, asyncpg.DataError):  # Its words hold the value, which may say anything.
+        return False
     if isinstance(cause, asyncpg.InterfaceError):  # Misuse by us, or a connection that was cut.
         return "closed" in str(cause)
     cut_off = isinstance(cause, ConnectionError | asyncpg.InternalClientError)

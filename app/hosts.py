@@ -96,9 +96,9 @@ class Hosts:
             Pooled: somebody between us and PostgreSQL hands sessions round.
             NoHost: none can be used.
         """
-        first = await self.connect()
-        second = await self.connect()
+        first, second = await self.connect(), None
         try:
+            second = await self.connect()
             # Poolers make up the number by which a session is cancelled.
             if first.get_server_pid() == await _backend(first):
                 return
@@ -110,7 +110,8 @@ class Hosts:
             raise Pooled(_POOLED) from None  # They met in one session.
         finally:
             first.terminate()
-            second.terminate()
+            if second is not None:
+                second.terminate()
 
     async def watch(self, left: Callable[[], Awaitable[None]]) -> None:
         """Asks the host every second whether it is there and accepts writes, until cancelled.
@@ -202,9 +203,8 @@ def one_each(url: str) -> list[str]:
         made = _one_each(url)
         for each in made:
             urlsplit(each).port  # noqa: B018 - raises where it is no number
-    except (
-        ValueError
-    ):  # Not told in its words, nor as its cause: they may hold a part of the password.
+    except ValueError:
+        # Not told in its words, nor as its cause: they may hold a part of the password.
         raise Unusable(
             "FOREWARN_DATABASE_URL cannot be read. Write postgresql://user:password@host:port/database, "
             "with %23, %2F, %3F and %40 for #, /, ? and @ in a password, and a port for each host or for all."

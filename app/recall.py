@@ -74,6 +74,11 @@ class Remembered:
         instants = array("q", [microseconds(s.at) for s in samples])
         return cls(version, edition, instants, array("d", [s.value for s in samples]))
 
+    @property
+    def grounds(self) -> Collection[Ground]:
+        """The scopes that must be as they were for a look to do."""
+        return self.calm.grounds if self.calm is not None else ()
+
     def samples(self) -> list[Sample]:
         """The samples, oldest first."""
         return samples_of(self.instants, self.values)
@@ -146,7 +151,7 @@ class Recall:
         return self._pop(series)
 
     def put_back(self, series: SeriesId, remembered: Remembered) -> None:
-        """Remembers again what was taken, and is as it was then."""
+        """Remembers what is true now: what has committed, and what was taken and is as it was then."""
         self._kept[series] = remembered
         self._held += len(remembered.instants) + _SERIES_COSTS
 
@@ -156,14 +161,12 @@ class Recall:
 
     def committed(self, touched: Iterable[SeriesId]) -> None:
         """What was put about these series is true now."""
-        unsure, kept = self._unsure, self._kept
         for series in touched:
-            remembered = unsure.pop(series, None)
+            remembered = self._unsure.pop(series, None)
             if remembered is not None:
-                kept[series] = remembered
-                self._held += len(remembered.instants) + _SERIES_COSTS
+                self.put_back(series, remembered)
         while self._held > self._most:
-            self._pop(next(iter(kept)))
+            self._pop(next(iter(self._kept)))
 
     def forgotten(self, touched: Iterable[SeriesId]) -> None:
         """What was put about these series never came true."""

@@ -83,6 +83,8 @@ class Body:
             HTTPException: 408, 413, or 503 when all bodies together hold too much; of that kind because
                 FastAPI, which reads bodies too, lets no other pass.
         """
+        if self._gives_way:
+            raise _crowded()
         if self._whole:  # What comes now is only that the caller has hung up, whenever that is.
             return await self._receive()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal
@@ -52,9 +53,8 @@ class BatchAnswer(BaseModel):
 
 def _described(model: type[msgspec.Struct]) -> dict[str, Any]:
     """What these routes take from the request by themselves, for the description of the service."""
-    (schema,), parts = msgspec.json.schema_components([model], ref_template="#/$defs/{name}")
-    single = {**schema, **parts[model.__name__]}
-    single.pop("$ref", None)
+    _, parts = msgspec.json.schema_components([model], ref_template="{name}")
+    single = _whole(parts[model.__name__], parts)
     several = {"type": "array", "items": single, "minItems": 1, "maxItems": 1000}
     body = {"schema": {"anyOf": [single, several]}}
     return {
@@ -70,6 +70,17 @@ def _described(model: type[msgspec.Struct]) -> dict[str, Any]:
         ],
         "requestBody": {"required": True, "content": {"application/json": body}},
     }
+
+
+def _whole(part: Any, parts: Mapping[str, Any]) -> Any:
+    """A part of a schema with the others in the places that refer to them."""
+    if isinstance(part, list):
+        return [_whole(each, parts) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _whole(parts[part["$ref"]], parts)
+    return {name: _whole(each, parts) for name, each in part.items()}
 
 
 _yes_or_no = TypeAdapter(bool)
@@ -171,14 +182,12 @@ async def _answer(
     if checked.arrivals:
         try:
             receipt = await here.intake.accept(checked.arrivals, now)
-        except DatabaseAway:
+        except (Behind, DatabaseAway) as error:
             if quota is not None:
                 quota.give_back(caller.key_id, cost)
-            raise
-        except Behind as error:
+            if isinstance(error, DatabaseAway):
+                raise
             telemetry.refusals.labels("behind").inc()
-            if quota is not None:
-                quota.give_back(caller.key_id, cost)
             raise Problem(
                 "busy",
                 "More signals are waiting than can be stored at once.",

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from app.cli import db_distribute, saying
+from app.cli import db_copies, db_distribute, saying
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from app.embedded import Embedded
     from app.store.vitals import Health, IndexSize
 
 app = typer.Typer(help="The database: how it does, and copies of it.", no_args_is_help=True)
-app.command()(db_distribute.distribute)
 
 
 @app.command()
@@ -41,115 +38,63 @@ def vacuum_advice(as_json: saying.AsJson = False) -> None:
     saying.report(found, as_json, _advice_text(found))
 
 
-@app.command()
-def backup(
-    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet, or empty.")],
-    as_json: saying.AsJson = False,
-) -> None:
-    """Copies the embedded database and the secret key into a folder, while the service runs.
+for command in (
+    db_copies.backup,
+    db_copies.dump,
+    db_copies.restore,
+    db_copies.skip_numbers,
+    db_distribute.distribute,
+):
+    app.command()(command)
 
-    The copy is a data folder: start on it with FOREWARN_DATA_DIR.
+
+class _Advice(NamedTuple):
+    """What a setting should be, in words, and what happens otherwise; then how to tell: by the least that
+    will do, in bytes or seconds where it has a unit, or by what it must not be.
     """
-    found = saying.run(_backup(folder))
-    told = f"{_size(found['bytes'])} in {found['folder']}; a service starts on it with FOREWARN_DATA_DIR."
-    saying.report(found, as_json, f"{told} {_key_words(found)}".strip())
+
+    wanted: str
+    why: str
+    least: float | None = None
+    unwanted: frozenset[str] = frozenset({"off"})
 
 
-@app.command()
-def dump(
-    file: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
-    as_json: saying.AsJson = False,
-) -> None:
-    """Writes the embedded database into a file of pg_dump's, while the service runs."""
-
-    def work(embedded: Embedded) -> dict[str, Any]:
-        embedded.dump(file)
-        return {"file": str(file), "bytes": file.stat().st_size}
-
-    found = saying.run(_on_embedded(work))
-    told = f"{_size(found['bytes'])} in {found['file']}. Keep the secret key with it: it is not in the file."
-    saying.report(found, as_json, told)
-
-
-@app.command()
-def restore(
-    file: Annotated[Path, typer.Argument(exists=True, help="What `forewarn db dump` wrote.")],
-    as_json: saying.AsJson = False,
-) -> None:
-    """Fills an embedded database that is still empty from a file of pg_dump's."""
-
-    def work(embedded: Embedded) -> dict[str, Any]:
-        embedded.restore(file)
-        return {"file": str(file), "folder": str(embedded.data_dir)}
-
-    found = saying.run(_on_embedded(work))
-    told = f"Restored into {found['folder']}. Put the secret key there before the service starts."
-    saying.report(found, as_json, told)
-
-
-@app.command("skip-numbers")
-def skip_numbers(
-    by: Annotated[
-        int, typer.Option(min=1, max=1_000_000_000, help="How many numbers to leave out.")
-    ] = 10_000,
-    as_json: saying.AsJson = False,
-) -> None:
-    """Leaves out numbers after an older copy was restored, so that none is given a second time.
-
-    What was sent after the copy was made has taken sequences, webhook ids and references of
-    alerts that the copy knows nothing of. Run it once, before the service.
-    """
-    found = saying.run(_skip_numbers(by))
-    saying.report(
-        found,
-        as_json,
-        f"{by} numbers are left out in {found['subscriptions']} subscriptions and "
-        f"{found['references']} series of references.",
-    )
-
-
-def _key_words(found: dict[str, Any]) -> str:
-    return (
-        "" if found["secret_key"] else "Keep FOREWARN_SECRET_KEY with it: it is not in the folder."
-    )
-
-
-_ADVICE: dict[str, tuple[str, str]] = {
-    "autovacuum": ("on", "tables grow and reads slow down without it"),
-    "checkpoint_timeout": (">= 900 s", "right after a checkpoint every page is written whole"),
-    "fsync": ("on", "a crash of the machine loses what was accepted"),
-    "full_page_writes": ("on", "a crash of the machine may leave broken pages"),
-    "max_locks_per_transaction": (">= 128", "each month is two locks for what reads them all"),
-    "max_wal_size": (">= 4294967296 B", "checkpoints come too often in a rush"),
-    "shared_buffers": (">= 536870912 B", "the indexes of the newest months should fit"),
-    "synchronous_commit": ("not off", "a crash loses what was accepted in the last moment"),
-    "wal_compression": ("not pglz", "writes are three times slower after a checkpoint"),
+_ADVICE = {
+    "autovacuum": _Advice("on", "tables grow and reads slow down without it"),
+    "checkpoint_timeout": _Advice(
+        "at least 900 s", "right after a checkpoint every page is written whole", 900
+    ),
+    "fsync": _Advice("on", "a crash of the machine loses what was accepted"),
+    "full_page_writes": _Advice("on", "a crash of the machine may leave broken pages"),
+    "max_locks_per_transaction": _Advice(
+        "at least 128", "each month is two locks for what reads them all", 128
+    ),
+    "max_wal_size": _Advice("at least 4,096 MB", "checkpoints come too often in a rush", 4 * 2**30),
+    "shared_buffers": _Advice(
+        "at least 512 MB", "the indexes of the newest months should fit", 512 * 2**20
+    ),
+    "synchronous_commit": _Advice("not off", "a crash loses what was accepted in the last moment"),
+    "wal_compression": _Advice(
+        "not pglz",
+        "writes are three times slower after a checkpoint",
+        unwanted=frozenset({"on", "pglz"}),
+    ),
 }
-"""What a setting should be, and what happens otherwise; measured, but for the last three words of it."""
 
-_UNITS = {"B": 1, "kB": 1024, "8kB": 8192, "MB": 2**20, "GB": 2**30, "ms": 0.001, "s": 1, "min": 60}
+_BYTES = {"B": 1, "kB": 1024, "8kB": 8192, "MB": 2**20, "GB": 2**30}
+_SECONDS = {"ms": 0.001, "s": 1, "min": 60}
 
 
 def _differs(name: str, setting: str, unit: str) -> dict[str, str] | None:
     """The setting with the advice that it does not follow; None when it does."""
-    wanted, why = _ADVICE[name]
-    verb, _, least = wanted.partition(" ")
-    if verb == ">=":
-        number, _, target = least.partition(" ")
-        fits = float(setting) * _UNITS.get(unit, 1) >= float(number)
-        shown = (
-            _size(int(float(setting) * _UNITS[unit]))
-            if target == "B"
-            else f"{setting} {unit}".strip()
-        )
-        wanted = f"at least {_size(int(number))}" if target == "B" else f"at least {least}"
-    elif verb == "not":
-        fits, shown = setting != least, setting
-        if name == "wal_compression":
-            fits = setting not in {"on", "pglz"}
+    advice, shown = _ADVICE[name], f"{setting} {unit}".strip()
+    if advice.least is None:
+        fits = setting not in advice.unwanted
     else:
-        fits, shown = setting == wanted, setting
-    return None if fits else {"name": name, "is": shown, "advice": wanted, "why": why}
+        number = float(setting) * (_BYTES | _SECONDS).get(unit, 1)
+        fits = number >= advice.least
+        shown = saying.size(int(number)) if unit in _BYTES else shown
+    return None if fits else {"name": name, "is": shown, "advice": advice.wanted, "why": advice.why}
 
 
 async def _status() -> dict[str, Any]:
@@ -229,7 +174,7 @@ def _status_text(found: dict[str, Any]) -> str:
         lines.append(f"Embedded, at {found['embedded']['url']}")
         lines.append(f"Its programs are in {found['embedded']['programs']}")
     lines.append(
-        f"{_size(found['database_bytes'])} in all; {found['bytes_per_signal'] or '?'} bytes a signal; "
+        f"{saying.size(found['database_bytes'])} in all; {found['bytes_per_signal'] or '?'} bytes a signal; "
         f"{found['connections']['now']} of {found['connections']['most']} connections in use."
     )
     about = ", ".join(f"{_count(n)} {name}" for name, n in found["estimates"].items())
@@ -252,7 +197,7 @@ def _status_text(found: dict[str, Any]) -> str:
         for s in found["settings"]
     )
     rows = [
-        (t["name"], _count(t["rows"]), _size(t["table_bytes"]), _size(t["index_bytes"]))
+        (t["name"], _count(t["rows"]), saying.size(t["table_bytes"]), saying.size(t["index_bytes"]))
         for t in found["tables"]
     ]
     return "\n".join([*lines, "", *_table(("table", "rows, about", "table", "indexes"), rows)])
@@ -319,7 +264,7 @@ def _verdict(retention: Any, month: datetime, sectors: Iterable[str]) -> dict[st
 
 def _partitions_text(found: dict[str, Any]) -> str:
     rows = [
-        (f"{p['from']:%Y-%m}", _count(p["rows"]), _size(p["bytes"]), _goes(p))
+        (f"{p['from']:%Y-%m}", _count(p["rows"]), saying.size(p["bytes"]), _goes(p))
         for p in found["partitions"]
     ]
     default = [
@@ -328,7 +273,7 @@ def _partitions_text(found: dict[str, Any]) -> str:
     ]
     lines = [f"Retention: {found['retention'] or 'everything is kept'}.", ""]
     lines += _table(("month", "rows, about", "bytes", "goes"), rows)
-    lines += ["", f"In the default partition ({_size(found['default']['bytes'])}), counted:"]
+    lines += ["", f"In the default partition ({saying.size(found['default']['bytes'])}), counted:"]
     lines += _table(("month", "rows", "", "goes"), default) if default else ["nothing"]
     return "\n".join(lines)
 
@@ -434,67 +379,8 @@ def _advice_text(found: dict[str, Any]) -> str:
     return "\n".join([*(lines or ["All is well."]), "", *_table(head, rows)])
 
 
-async def _on_embedded(work: Callable[[Embedded], dict[str, Any]]) -> dict[str, Any]:
-    import asyncio
-
-    from app import premises, settings
-
-    chosen = settings.from_environment()
-    if chosen.database_url is not None:
-        saying.failed(
-            "FOREWARN_DATABASE_URL is set: copy that PostgreSQL with its own tools, as docs/backup.md shows, "
-            "and keep FOREWARN_SECRET_KEY with the copy."
-        )
-    async with premises.database_of(chosen, migrate=False) as (_, embedded):
-        assert embedded is not None, "No URL is set."
-        return await asyncio.to_thread(work, embedded)
-
-
-async def _backup(folder: Path) -> dict[str, Any]:
-    from app import seals, settings
-
-    def work(embedded: Embedded) -> dict[str, Any]:
-        made = embedded.back_up(folder)
-        size = sum(f.stat().st_size for f in made.rglob("*") if f.is_file())
-        has_key = seals.copy_key(settings.from_environment(), made)
-        return {"folder": str(made), "bytes": size, "secret_key": has_key}
-
-    return await _on_embedded(work)
-
-
-async def _skip_numbers(by: int) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    from app import premises, settings, store
-    from app.store.audit import SERVICE, Entry
-
-    async with premises.database_of(settings.from_environment()) as (database, _):
-        await database.check_revision()
-        async with database.begin() as connection:
-            subscriptions, references = await store.vitals.skip_numbers(connection, by)
-            entry = Entry(
-                at=datetime.now(UTC),
-                actor=SERVICE,
-                action="database.restored",
-                subject="database",
-                before=None,
-                after={"skipped": by},
-                reason="An older copy was restored.",
-            )
-            await store.audit.record(connection, entry)
-    return {"skipped": by, "subscriptions": subscriptions, "references": references}
-
-
 def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"
-
-
-def _size(number: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 10_000:
-            return f"{number:,} {unit}"
-        number = round(number / 1024)
-    return f"{number:,} GB"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

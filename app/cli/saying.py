@@ -27,6 +27,15 @@ def report(found: Any, as_json: bool, text: str) -> None:
     out(json.dumps(found, default=str) if as_json else text)
 
 
+def size(number: int) -> str:
+    """So many bytes in words: 9,999 kB, and 10 MB from there on."""
+    for unit in ("B", "kB", "MB"):
+        if number < 10_000:
+            return f"{number:,} {unit}"
+        number = round(number / 1024)
+    return f"{number:,} GB"
+
+
 def failed(sentence: str) -> NoReturn:
     """Prints why a command cannot go on, and exits with 1."""
     sys.stderr.write(f"forewarn: {sentence}\n")

@@ -200,6 +200,7 @@ def _remember(
         calm = None
         if (
             brief.screens is not None
+            and not movement.corrections  # Too late to be judged, and yet what is held is another past.
             and track.series not in noisy
             and grounds.keys() >= brief.scopes
         ):

@@ -24,7 +24,7 @@ from app.policy import Policy
 from app.recall import Recall
 from app.store.signals import MonthOpened
 
-__all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status", "accept_signals"]
+__all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status"]
 
 SERIES_REMEMBERED = 1_000_000
 """So many ids are kept in memory; then they are forgotten and looked up again."""
@@ -49,14 +49,20 @@ class Behind(Exception):
 class _Part:
     """The arrivals of one request that belong to one lane, and who waits for them.
 
-    ``accepted`` is when they were accepted, by the monotonic clock.
+    ``accepted`` is when they were accepted, by the monotonic clock; ``cuts`` how many connections had been
+    cut when the ids of their series were looked up.
     """
 
     received_at: datetime
     accepted: float
+    cuts: int
     series: list[SeriesId]
     arrivals: list[Arrival]
     done: asyncio.Future[Outcome]
+
+    def pairs(self) -> Iterable[tuple[SeriesId, Arrival]]:
+        """Each arrival after its series."""
+        return zip(self.series, self.arrivals, strict=True)
 
 
 @dataclass(slots=True)
@@ -169,7 +175,8 @@ class Intake:
             number = series % len(self._lanes)
             part = parts.get(number)
             if part is None:
-                part = parts[number] = _Part(now, accepted, [], [], loop.create_future())
+                part = _Part(now, accepted, self._cuts, [], [], loop.create_future())
+                parts[number] = part
                 places[number] = []
             part.series.append(series)
             part.arrivals.append(arrival)
@@ -229,39 +236,39 @@ class Intake:
         requests = [(p.series, p.arrivals) for p in parts]
         scopes: frozenset[Scope] = frozenset()
         touched = {s for p in parts for s in p.series}
-        try:
-            while True:
-                try:
-                    async with self._database.ingest() as connection:
-                        self._doubt()
-                        glance = calm.look(requests, self._recall, self._policy, now)
-                        results = await accept_signals(
-                            connection, self._policy, requests, now, self._recall, glance, scopes
-                        )
-                except ScopesNeeded as needed:
-                    scopes = needed.scopes
-                    self._recall.forgotten(touched)
-                except (Overtaken, MonthOpened):
-                    self._recall.forgotten(touched)
-                else:
-                    self._recall.committed(touched)
-                    telemetry.signals_at_a_glance.inc(len(glance.rows))
-                    return results
-        except DatabaseAway:
-            self._forget()
-            raise
-        finally:
-            self._recall.forgotten(touched)
+        while True:
+            try:
+                async with self._database.ingest() as connection:
+                    await self._doubt(connection, parts)
+                    glance = calm.look(requests, self._recall, self._policy, now)
+                    results = await accept_signals(
+                        connection, self._policy, requests, now, self._recall, glance, scopes
+                    )
+            except ScopesNeeded as needed:
+                scopes = needed.scopes
+            except (Overtaken, MonthOpened):
+                pass  # What was thought calm is judged now; the month has a partition now.
+            else:
+                self._recall.committed(touched)
+                telemetry.signals_at_a_glance.inc(len(glance.rows))
+                return results
+            finally:
+                self._recall.forgotten(touched)
 
-    def _doubt(self) -> None:
-        """Forgets what is remembered when a connection was cut: what answers now may not be what did."""
-        if self._cuts != self._database.ingest_cuts:
-            self._cuts = self._database.ingest_cuts
-            self._forget()
+    async def _doubt(self, connection: Driver, parts: Sequence[_Part]) -> None:
+        """Forgets what is remembered when a connection was cut: what answers now may not be what did.
 
-    def _forget(self) -> None:
-        self._recall.forget()
-        self._ids.clear()
+        Raises:
+            DatabaseAway: a series of these parts is none here, or another one.
+        """
+        cuts = self._database.ingest_cuts
+        if self._cuts != cuts:
+            self._cuts = cuts
+            self._recall.forget()
+            self._ids.clear()
+        asked = {s: a.key for p in parts if p.cuts != cuts for s, a in p.pairs()}
+        if asked and await store.series.keys_of(connection, asked) != asked:
+            raise DatabaseAway("The database has lost a series. Sent again, it is made anew.")
 
 
 Outcome = tuple[list[Status], list[str]]
@@ -308,8 +315,6 @@ async def accept_signals(
         return [([Status.accepted] * len(series), []) for series, _ in requests]
     places, left = glance.left_of(requests)
     states = await store.series.states(connection, sorted(glance.others))
-    if len(states) < len(glance.others):  # Made in a database that is not this one.
-        raise DatabaseAway("The database has lost a series. Sent again, it is made anew.")
     book = await ledger.open_ledger(connection, states, left)
     told = [
         [book.enter(s, a, now) for s, a in zip(series, arrivals, strict=True)]

@@ -7,7 +7,7 @@ time, and whether it still holds is found out by writing: when it does not, ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,13 +34,20 @@ class Glance:
     """What a look found: the rows of what is surely calm, and the series that must be judged.
 
     ``moved`` says of the calm series what is remembered of them, with the new samples, how many they are,
-    and the newest instant; ``versions`` which versions the scopes' lanes must have.
+    and the newest instant.
     """
 
     rows: list[Row] = field(default_factory=list)
     moved: dict[SeriesId, tuple[Remembered, int, datetime]] = field(default_factory=dict)
     others: set[SeriesId] = field(default_factory=set)
-    versions: dict[int, int] = field(default_factory=dict)
+
+    def versions(self) -> dict[int, int]:
+        """Which versions the scopes' lanes must have: the newest that any calm series remembers."""
+        found: dict[int, int] = {}
+        for held, _, _ in self.moved.values():
+            for ground in held.grounds:
+                found[ground.lane] = max(found.get(ground.lane, 0), ground.version)
+        return found
 
     def left_of(self, requests: Sequence[Request]) -> tuple[list[list[int]], list[Request]]:
         """What must be judged of each request, after the places of it."""
@@ -60,7 +67,7 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
     an alert may open in this very transaction, and what is observed after that is part of its story.
     """
     found = Glance()
-    rows, moved, others, versions = found.rows, found.moved, found.others, found.versions
+    rows, moved, others = found.rows, found.moved, found.others
     edition = policy.edition
     for series, arrivals in requests:
         for s, arrival in zip(series, arrivals, strict=True):
@@ -72,20 +79,31 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
             if held is None:
                 others.add(s)
                 continue
-            if (
-                value is None
-                or not _agree(held, versions)
-                or not held.takes(microseconds(at), value)
-            ):
+            if value is None or not held.takes(microseconds(at), value):
                 others.add(s)
                 moved.pop(s, None)
                 _put_back(recall, s, held, known[1] if known else 0)
                 continue
             moved[s] = held, known[1] + 1 if known else 1, at
             rows.append(Row(s, at, partner, revision or 1, value, now, detail))
+    versions = found.versions()
+    aged = {
+        s
+        for s, (held, _, _) in moved.items()
+        if any(versions[ground.lane] != ground.version for ground in held.grounds)
+    }
+    _judge_too(found, aged, recall)
     if others and rows:
         _take_along(found, requests, policy, recall)
     return found
+
+
+def _judge_too(found: Glance, series: Collection[SeriesId], recall: Recall) -> None:
+    """Has these judged although they looked calm."""
+    for s in series:
+        held, gained, _ = found.moved.pop(s)
+        _put_back(recall, s, held, gained)
+    found.others.update(series)
 
 
 def _put_back(recall: Recall, series: SeriesId, held: Remembered, gained: int) -> None:
@@ -102,23 +120,11 @@ def _take_along(found: Glance, requests: Sequence[Request], policy: Policy, reca
     restless = {scope for s in found.others for scope in briefs[s].scopes}
     restless |= {p.scope_of(subject) for s in found.others for p, _, subject in briefs[s].joint}
     along = {s for s in found.moved if not restless.isdisjoint(briefs[s].scopes)}
-    for s in along:
-        held, gained, _ = found.moved.pop(s)
-        _put_back(recall, s, held, gained)
-    found.others |= along
+    _judge_too(found, along, recall)
     found.rows = [row for row in found.rows if row.series not in found.others]
 
 
-def _agree(held: Remembered, versions: dict[int, int]) -> bool:
-    """Whether what is remembered of its scopes is as old as what is of others in their lanes."""
-    assert held.calm is not None
-    for ground in held.calm.grounds:
-        if versions.setdefault(ground.lane, ground.version) != ground.version:
-            return False
-    return True
-
-
-async def keep(raw: Driver, glance: Glance, recall: Recall, now: datetime) -> None:
+async def keep(connection: Driver, glance: Glance, recall: Recall, now: datetime) -> None:
     """Stores what is calm and moves its series on; their lanes must be locked. Does not commit.
 
     Raises:
@@ -135,10 +141,10 @@ async def keep(raw: Driver, glance: Glance, recall: Recall, now: datetime) -> No
         )
         for series, (held, gained, at) in sorted(glance.moved.items())
     ]
-    count, versions = await store.calm.advance(raw, advances, now)
-    if count != len(advances) or any(versions[n] != v for n, v in glance.versions.items()):
+    count, versions = await store.calm.advance(connection, advances, now)
+    if count != len(advances) or any(versions[n] != v for n, v in glance.versions().items()):
         raise Overtaken
-    await store.signals.store(raw, glance.rows)
+    await store.signals.keep(connection, glance.rows)
     for series, (held, _, _) in glance.moved.items():
         held.version += 1
         recall.put(series, held)

@@ -41,7 +41,7 @@ _ADVANCE = f"""
 
 
 async def advance(
-    raw: Driver, advances: Sequence[Advance], received_at: datetime
+    connection: Driver, advances: Sequence[Advance], received_at: datetime
 ) -> tuple[int, Sequence[int]]:
     """Moves series on, whose lanes must be locked.
 
@@ -49,6 +49,6 @@ async def advance(
     which a finding is remembered. And the versions of the scopes' lanes, in order. The caller rolls back
     when either is not as it thought.
     """
-    found = await raw.fetchrow(_ADVANCE, *zip(*advances, strict=True), received_at)
+    found = await connection.fetchrow(_ADVANCE, *zip(*advances, strict=True), received_at)
     assert found is not None
     return found[0], found[1]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity, Voice
-from app.database import Driver, Transaction, driver, fetch
+from app.database import Transaction, driver, fetch
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 """Before anything that was ever observed."""
@@ -91,11 +91,7 @@ async def keep(connection: Transaction, rows: Sequence[Row]) -> None:
         asyncpg.UniqueViolationError: one was stored already, which the lanes should prevent.
         MonthOpened: roll back and do the same again.
     """
-    await store(driver(connection), rows)
-
-
-async def store(raw: Driver, rows: Sequence[Row]) -> None:
-    """As ``keep``, inside a transaction of the driver's."""
+    raw = driver(connection)
     try:
         if len(rows) >= FEW:
             await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)

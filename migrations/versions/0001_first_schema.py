@@ -7,7 +7,7 @@ unique without ``series_id``.
 
 from __future__ import annotations
 
-from alembic import op
+from migrations.script import run
 
 revision = "0001"
 down_revision = None
@@ -253,15 +253,9 @@ DROP TABLE attempts, deliveries, subscription_secrets, subscriptions, transition
 
 def upgrade() -> None:
     """Makes every table."""
-    _run(UPGRADE)
+    run(UPGRADE)
 
 
 def downgrade() -> None:
     """Drops every table."""
-    _run(DOWNGRADE)
-
-
-def _run(script: str) -> None:
-    for statement in script.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+    run(DOWNGRADE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from migrations.script import run
 
 revision = "0002"
 down_revision = "0001"
@@ -106,15 +106,9 @@ ALTER TABLE findings DROP COLUMN measures;
 
 def upgrade() -> None:
     """Adds the tables of rules, shelves and their history, and to what findings remember."""
-    _run(UPGRADE)
+    run(UPGRADE)
 
 
 def downgrade() -> None:
     """Forgets it."""
-    _run(DOWNGRADE)
-
-
-def _run(script: str) -> None:
-    for statement in script.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+    run(DOWNGRADE)

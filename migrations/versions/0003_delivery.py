@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from migrations.script import run
 
 revision = "0003"
 down_revision = "0002"
@@ -105,15 +105,9 @@ ALTER TABLE subscriptions DROP COLUMN format_version, DROP COLUMN ordering, DROP
 
 def upgrade() -> None:
     """Turns one queue by time into a queue by endpoint."""
-    _run(UPGRADE)
+    run(UPGRADE)
 
 
 def downgrade() -> None:
     """Turns it back; what endpoints have been through is forgotten."""
-    _run(DOWNGRADE)
-
-
-def _run(script: str) -> None:
-    for statement in script.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+    run(DOWNGRADE)

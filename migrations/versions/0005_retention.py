@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
+from migrations.script import run
 
 revision = "0005"
 down_revision = "0004"
@@ -36,15 +36,9 @@ DROP TABLE retired;
 
 def upgrade() -> None:
     """Adds the notes of what has gone, and an index."""
-    _run(UPGRADE)
+    run(UPGRADE)
 
 
 def downgrade() -> None:
     """Forgets what has gone."""
-    _run(DOWNGRADE)
-
-
-def _run(script: str) -> None:
-    for statement in script.split(";\n"):
-        if statement.strip():
-            op.execute(statement)
+    run(DOWNGRADE)

@@ -45,6 +45,14 @@ async def test_a_body_that_is_waited_for_gives_way_at_once() -> None:
     assert bodies.held_bytes == LIMIT
 
 
+async def test_a_body_that_gave_way_between_two_reads_is_not_waited_for_any_more() -> None:
+    bodies = Bodies(ROOM)
+    stale = _body(bodies, [40])
+    await stale.receive()
+    await _body(bodies, [LIMIT]).receive()
+    await _is_crowded_out(asyncio.create_task(stale.receive()))
+
+
 async def test_a_body_that_was_answered_before_it_was_whole_gives_way_without_harm_to_another() -> (
     None
 ):

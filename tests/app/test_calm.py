@@ -64,6 +64,11 @@ def glances() -> float:
     return telemetry.REGISTRY.get_sample_value("forewarn_signals_at_a_glance_total") or 0.0
 
 
+async def execute(database: Database, sql: str) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text(sql))
+
+
 async def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
     async with database.begin() as connection:
         return {
@@ -164,14 +169,12 @@ async def test_a_finding_that_appears_meanwhile_is_heeded(
     database: Database, intake: Intake
 ) -> None:
     await calm_days(intake, 3)
-    async with database.begin() as connection:
-        await connection.execute(
-            text(
-                "INSERT INTO findings (series_id, mechanism, rule, rule_version, state, severity, "
-                "raise_run, clear_run, ok_run) SELECT series_id, 'aurora-borealis', 'lead-time', 1, "
-                "'stale', 0, 0, 0, 0 FROM series"
-            )
-        )
+    await execute(
+        database,
+        "INSERT INTO findings (series_id, mechanism, rule, rule_version, state, severity, "
+        "raise_run, clear_run, ok_run) SELECT series_id, 'aurora-borealis', 'lead-time', 1, "
+        "'stale', 0, 0, 0, 0 FROM series",
+    )
     before = glances()
     await calm_days(intake, 1, first=3)
     assert glances() == before
@@ -192,25 +195,29 @@ async def test_new_rules_ask_series_that_were_calm_by_the_old_ones(
     assert glances() == before
 
 
+async def until_taken(intake: Intake, day: int) -> None:
+    """Sends a day's signal again until each kind of connection has noticed that it was cut."""
+    for _ in range(3):
+        with suppress(DatabaseAway):
+            await calm_days(intake, 1, first=day)
+            return
+    raise AssertionError("The database did not come back.")
+
+
 async def test_what_was_known_of_a_database_that_went_away_is_forgotten(
     database: Database, intake: Intake
 ) -> None:
     """Another may answer next, in which other things have happened."""
     await calm_days(intake, 3)
-    async with database.begin() as connection:
-        await connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        )
+    await execute(
+        database,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
     before = glances()
-    for _ in range(3):  # Until each kind of connection has noticed; sent again, it is stored once.
-        with suppress(DatabaseAway):
-            await calm_days(intake, 1, first=3)
-            break
+    await until_taken(intake, 3)
     assert glances() == before
-    await calm_days(intake, 1, first=4)
+    await until_taken(intake, 4)
     assert glances() == before + 1
 
 
@@ -250,17 +257,17 @@ async def test_a_failover_that_lost_a_commit_is_not_taken_for_the_database_that_
     database: Database, intake: Intake
 ) -> None:
     await calm_days(intake, 3)
-    async with database.begin() as connection:  # As a standby that lagged has it.
-        await connection.execute(
-            text("DELETE FROM signals WHERE observed_at = (SELECT max(observed_at) FROM signals)")
-        )
-        await connection.execute(
-            text(
-                "UPDATE series_state SET version = version - 1, observations = observations - 1, "
-                "last_observed_at = last_observed_at - interval '1 day', last_valued_at = "
-                "last_valued_at - interval '1 day', ring = substring(ring FOR length(ring) - 16)"
-            )
-        )
+    # As a standby that lagged has it.
+    await execute(
+        database,
+        "DELETE FROM signals WHERE observed_at = (SELECT max(observed_at) FROM signals)",
+    )
+    await execute(
+        database,
+        "UPDATE series_state SET version = version - 1, observations = observations - 1, "
+        "last_observed_at = last_observed_at - interval '1 day', last_valued_at = "
+        "last_valued_at - interval '1 day', ring = substring(ring FOR length(ring) - 16)",
+    )
     await database.close()  # As when a host is lost.
     await one_lane(database).accept([Arrival(AURORA, LEAD_TIME, FIRST + days(5), 10.0)], NOW)
     before = glances()
@@ -273,14 +280,39 @@ async def test_a_failover_that_lost_a_commit_is_not_taken_for_the_database_that_
 async def test_a_series_that_the_database_lost_is_made_anew_when_the_same_is_sent_again(
     database: Database, intake: Intake
 ) -> None:
+    """Also when its number has been given to another since."""
     await calm_days(intake, 1)
-    async with database.begin() as connection:
-        await connection.execute(text("TRUNCATE series, series_state, signals"))
+    await execute(database, "TRUNCATE series, series_state, signals RESTART IDENTITY")
+    await calm_days(one_lane(database), 1, key=GALLIUM)
     await database.close()
-    with suppress(DatabaseAway):
-        await calm_days(intake, 1)
-    await calm_days(intake, 1)
-    assert len((await rows(database))["signals"]) == 1
+    with pytest.raises(DatabaseAway, match="lost a series"):
+        await calm_days(intake, 1, first=1)
+    await calm_days(intake, 1, first=1)
+    async with database.begin() as connection:
+        ids = await store.series.ids_of(connection, [GALLIUM, LEAD_TIME])
+    assert [row[0] for row in (await rows(database))["signals"]] == [ids[GALLIUM], ids[LEAD_TIME]]
+
+
+async def test_a_series_whose_scope_is_known_anew_is_calm_beside_one_whose_scope_is_not(
+    database: Database, intake: Intake
+) -> None:
+    """An alert in a lane makes all scopes of it be looked at again, each once."""
+    lanes: dict[int, list[SeriesKey]] = {}
+    for number in range(200):
+        key = LEAD_TIME._replace(good=f"good-{number}")
+        lanes.setdefault(store.series.lane_of_scope(PROFILE.scope_of(key)), []).append(key)
+    first, second, alarming = max(lanes.values(), key=len)[:3]
+    for key in (first, second):
+        await calm_days(intake, 2, key=key)
+    other = one_lane(database)
+    await other.accept([Arrival(AURORA, alarming, FIRST, 21.0)], NOW)
+    await calm_days(intake, 1, first=2, key=second)
+    before = glances()
+    both = [Arrival(AURORA, key, FIRST + days(3), 10.0) for key in (first, second)]
+    await intake.accept(both, NOW)
+    assert glances() - before == 1
+    await calm_days(intake, 1, first=4, key=first)
+    assert glances() - before == 2
 
 
 async def test_what_a_look_does_not_do_for_is_remembered_all_the_same(

@@ -22,6 +22,7 @@ import pytest
 from app import access
 from app.database import Database
 from app.demo import processes
+from tests.app.test_quotas import lead_times
 from tests.conftest import TEMPLATE
 
 PATIENCE = 60
@@ -99,20 +100,6 @@ def _client(service: Service, name: str) -> httpx.AsyncClient:
     )
 
 
-def _signals(count: int) -> list[dict[str, object]]:
-    return [
-        {
-            "sector": "semiconductors",
-            "indicator": "lead_time",
-            "good": "mcu",
-            "observed_at": f"2020-01-01T{n // 60:02}:{n % 60:02}:00Z",
-            "value": 12.0,
-            "unit": "weeks",
-        }
-        for n in range(count)
-    ]
-
-
 async def _metric(client: httpx.AsyncClient, name: str) -> float:
     found = re.search(rf"^{name} (\S+)$", (await client.get("/metrics")).text, flags=re.MULTILINE)
     assert found is not None, name
@@ -140,16 +127,16 @@ async def _held(service: Service, statement: str) -> AsyncIterator[None]:
 async def test_one_partner_who_floods_is_refused_and_another_and_all_reading_are_not(
     service: Service, aurora: httpx.AsyncClient
 ) -> None:
-    assert (await aurora.post("/v1/signals", json=_signals(1))).status_code == 200
+    assert (await aurora.post("/v1/signals", json=lead_times(1))).status_code == 200
     async with _client(service, "baltica") as baltica:
         async with _held(service, "SELECT lane FROM lanes FOR UPDATE"):
             flood = [
-                asyncio.create_task(aurora.post("/v1/signals", json=_signals(100)))
+                asyncio.create_task(aurora.post("/v1/signals", json=lead_times(100)))
                 for _ in range(8)
             ]
             while sum(task.done() for task in flood) < 3:  # noqa: ASYNC110 - the process's events
                 await asyncio.sleep(0.01)
-            patient = asyncio.create_task(baltica.post("/v1/signals", json=_signals(100)))
+            patient = asyncio.create_task(baltica.post("/v1/signals", json=lead_times(100)))
             while await _metric(aurora, "forewarn_waiting_signals") < 600:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await _is_well(aurora)
@@ -186,7 +173,7 @@ def _gzip_of_zeros(mebibytes: int) -> bytes:
     return b"".join(packing.compress(bytes(2**20)) for _ in range(mebibytes)) + packing.flush()
 
 
-_GOOD = json.dumps(_signals(2)).encode()
+_GOOD = json.dumps(lead_times(2)).encode()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +235,7 @@ async def test_four_thousand_slow_callers_stop_nobody(
             crowd += await asyncio.gather(
                 *(_caller(service, said, is_mute=kind == "mute") for _ in range(OF_A_KIND))
             )
-            answer = await aurora.post("/v1/signals", json=_signals(3))
+            answer = await aurora.post("/v1/signals", json=lead_times(3))
             assert answer.status_code == 200, (kind, answer.text)
             await _is_well(aurora)
             assert await _metric(aurora, "process_resident_memory_bytes") < 400e6, kind

@@ -65,7 +65,8 @@ def test_what_was_taken_for_nothing_is_given_back() -> None:
     assert quota.take("aurora", 60, 0.0) == _headers(0, 60)
 
 
-def _signals(count: int, first: int = 0) -> list[dict[str, object]]:
+def lead_times(count: int, first: int = 0) -> list[dict[str, object]]:
+    """Calm signals of one series, a minute apart."""
     return [
         {
             "sector": "semiconductors",
@@ -92,15 +93,15 @@ async def test_signals_are_counted_and_not_requests_and_each_key_for_itself(
 ) -> None:
     service.state.house.quotas = Quotas(Quota("signals", "signals", 10), None)
     aurora, baltica = await caller("aurora"), await caller("baltica")
-    first = await aurora.post("/v1/signals", json=_signals(7))
+    first = await aurora.post("/v1/signals", json=lead_times(7))
     assert first.status_code == 200, first.text
     assert first.headers["ratelimit-policy"] == '"signals";q=10;w=60;qu="signals"'
     assert first.headers["ratelimit"].startswith('"signals";r=3;t=')
-    _refused(await aurora.post("/v1/signals", json=_signals(4, 7)))
-    second = await aurora.post("/v1/signals", json=_signals(3, 7))
+    _refused(await aurora.post("/v1/signals", json=lead_times(4, 7)))
+    second = await aurora.post("/v1/signals", json=lead_times(3, 7))
     assert second.status_code == 200, second.text
     _refused(await aurora.post("/v1/signals", content=b"no JSON is read of who has used it up"))
-    assert (await baltica.post("/v1/signals", json=_signals(10))).status_code == 200
+    assert (await baltica.post("/v1/signals", json=lead_times(10))).status_code == 200
     read = await aurora.get("/v1/alerts")
     assert read.status_code == 200
     assert "ratelimit" not in read.headers, "reading costs nothing"
@@ -117,11 +118,11 @@ async def test_signals_that_are_not_stored_because_the_database_is_away_cost_not
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     here.intake, at_home = Intake(away, here.policy), here.intake
     for _ in range(2):
-        refused = await aurora.post("/v1/signals", json=_signals(10))
+        refused = await aurora.post("/v1/signals", json=lead_times(10))
         assert (refused.status_code, refused.json()["type"]) == (503, "/problems/database-away")
     await away.close()
     here.intake = at_home
-    assert (await aurora.post("/v1/signals", json=_signals(10))).status_code == 200
+    assert (await aurora.post("/v1/signals", json=lead_times(10))).status_code == 200
 
 
 async def test_other_writing_has_a_quota_of_its_own(service: FastAPI, caller: Caller) -> None:
@@ -134,7 +135,7 @@ async def test_other_writing_has_a_quota_of_its_own(service: FastAPI, caller: Ca
         assert answer.headers["ratelimit-policy"] == '"writes";q=2;w=60;qu="requests"'
     _refused(await aurora.post("/v1/subscriptions", json={"url": "no address"}))
     _refused(await aurora.delete("/v1/subscriptions/none"))
-    assert (await aurora.post("/v1/signals", json=_signals(5))).status_code == 200
+    assert (await aurora.post("/v1/signals", json=lead_times(5))).status_code == 200
     assert (await aurora.get("/v1/subscriptions")).status_code == 200
 
 
@@ -142,6 +143,6 @@ async def test_as_the_service_comes_signals_have_no_quota_and_other_writing_a_wi
     service: FastAPI, caller: Caller
 ) -> None:
     aurora = await caller("aurora")
-    assert "ratelimit" not in (await aurora.post("/v1/signals", json=_signals(1))).headers
+    assert "ratelimit" not in (await aurora.post("/v1/signals", json=lead_times(1))).headers
     answer = await aurora.delete("/v1/subscriptions/none")
     assert answer.headers["ratelimit-policy"] == '"writes";q=6000;w=60;qu="requests"'

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
+import operator
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -652,5 +656,7 @@ def test_the_page_about_rules_knows_every_word_of_their_doors() -> None:
 async def test_the_description_of_the_doors_is_valid_openapi(house: House) -> None:
     described = (await house.aurora.get("/openapi.json")).json()
     validate(described)
+    for reference in set(re.findall(r'"\$ref": ?"#/([^"]*)"', json.dumps(described))):
+        functools.reduce(operator.getitem, reference.split("/"), described)
     paths = set(described["paths"])
     assert {"/v1/rules", "/v1/shelves", "/v1/audit", "/v1/findings", "/v1/alerts/why"} <= paths
