@@ -162,7 +162,8 @@ class Sender:
             return False
         rooms = self._hand.rooms(monotonic())
         lease_until = now + self._lease
-        async with self._database.queue() as connection:
+        # A claim that is lost with the machine is made again, and its delivery sent again under its id.
+        async with self._database.queue(flushed=False) as connection:
             claimed = await store.queue.claim(
                 connection,
                 now,

@@ -10,7 +10,7 @@ from typing import Any
 from alerts.endpoints import EndpointEvent
 from alerts.explanation import instant
 from app import store, telemetry
-from app.database import Connection
+from app.database import Transaction
 from app.store.deliveries import Debt
 from app.store.endpoints import Neighbour, Untold
 
@@ -23,7 +23,7 @@ _STANDINGS = {
 }
 
 
-async def tell(connection: Connection, now: datetime) -> int:
+async def tell(connection: Transaction, now: datetime) -> int:
     """Owes what owners must hear of their endpoints to the other endpoints they have; how many notices.
 
     Notices wait in the database from the transaction that caused them, so that none is lost. An owner

@@ -68,7 +68,7 @@ async def evaluate_series(
         if locked:
             raise ScopesNeeded(scopes)
         # Joint rules read what others may be writing: one transaction at a time for each scope.
-        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in about_joint])
+        await store.series.lock_scopes(connection, about_joint)
         locked = about_joint
     with_findings = [m.series for m in asked if m.state.has_findings]
     kept = await store.findings.of_series(connection, with_findings) if with_findings else []
@@ -97,9 +97,15 @@ async def evaluate_series(
     if unlocked:
         if locked:
             raise ScopesNeeded(scopes)
-        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in unlocked])
-        seen = await loading.on_file(connection, unlocked)
-        if any(seen.get(s) != on_file.get(s) for s in unlocked):
+        held = (await store.series.lock_scopes(connection, unlocked)).held
+        # Where no alert was open and none has opened or ended since, there is nothing to look at again.
+        doubted = {
+            s
+            for s in unlocked
+            if s in on_file or held[store.series.lane_of_scope(s)] != versions[_place(s)]
+        }
+        seen = await loading.on_file(connection, doubted)
+        if any(seen.get(s) != on_file.get(s) for s in doubted):
             raise ScopesNeeded(scopes)
     late = {t.series for t in ahead for p, _ in t.questions if p.scope_of(t.key) in again}
     restless = outcome.touched.union(on_file)
@@ -174,9 +180,17 @@ async def _judge_again(
 
 def _ground(scope: Scope, versions: Sequence[int], ended: Mapping[Scope, datetime]) -> Ground:
     """How a scope stands of which no alert is open."""
-    lane = store.series.lane_of_scope(scope) - store.series.SERIES_LANES
     last = ended.get(scope)
-    return Ground(lane, versions[lane], None if last is None else store.series.microseconds(last))
+    return Ground(
+        _place(scope),
+        versions[_place(scope)],
+        None if last is None else store.series.microseconds(last),
+    )
+
+
+def _place(scope: Scope) -> int:
+    """Where the version of a scope's lane is among those of all scopes' lanes."""
+    return store.series.lane_of_scope(scope) - store.series.SERIES_LANES
 
 
 def _remember(
@@ -254,7 +268,7 @@ async def _sweep_overflow(database: Database, policy: Policy, now: datetime) -> 
                 folded.setdefault(overflow.summary_scope(scope), []).append(kept.alert)
         if not folded:
             return
-        await store.series.lock(connection, [store.series.lane_of_scope(s) for s in folded])
+        await store.series.lock_scopes(connection, folded)
         on_file = await loading.on_file(connection, list(folded))
         outcome = Judgement()
         for scope, alerts in sorted(folded.items()):
@@ -297,7 +311,7 @@ async def _sweep_scopes(
     """Judges these scopes; the lanes of the series that are ``heard`` now must be locked."""
     if not scopes:
         return Evaluation()
-    await store.series.lock(connection, [store.series.lane_of_scope(s) for s in scopes])
+    await store.series.lock_scopes(connection, scopes)
     # Read again, now that nobody else may write them. What has come since waits for the next.
     unheard = (
         [t for t in await _unheard(connection, policy, now) if t.series in heard] if heard else []

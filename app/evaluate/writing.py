@@ -47,13 +47,8 @@ async def write(
         telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
     open_ids = {scope: kept.id for scope, kept in on_file.items()}
     evaluation = Evaluation(transitions=len(outcome.published))
-    if outcome.published or outcome.restated:
+    if outcome.published or outcome.restated or outcome.ended:
         open_ids = await _write_alerts(connection, policy, outcome, on_file, evaluation, now)
-    if outcome.ended:
-        await store.alerts.end(connection, outcome.ended)
-    turned = {p.scope for p in outcome.published if p.transition.type in _TURNS}
-    if turned or outcome.ended:
-        await store.series.mark(connection, turned.union(outcome.ended))
     feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
     await keep_findings(connection, policy, outcome.findings, feeds)
     return evaluation
@@ -132,15 +127,20 @@ async def _write_alerts(
         alert = latest[alert_id] if alert_id in latest else on_file[scope].alert
         latest[alert_id] = replace(alert, why=why)
     written = [store.alerts.Kept(alert_id, alert) for alert_id, alert in latest.items()]
-    await store.alerts.keep(
+    writes = await store.alerts.keep(
         connection,
         [k for k in written if k.id not in before],
         [k for k in written if k.id in before],
     )
     if debited:
-        await store.alerts.record(connection, debited)
-    if debts:
-        await store.deliveries.owe(connection, debts, now)
+        writes.append(store.alerts.record(debited))
+    if outcome.ended:
+        writes.append(store.alerts.end(outcome.ended))
+    turned = {p.scope for p in outcome.published if p.transition.type in _TURNS}
+    if turned or outcome.ended:
+        writes.append(store.series.mark(turned.union(outcome.ended)))
+    await store.deliveries.owe(connection, debts, now, beside=writes)
+    await store.alerts.feed(connection, debited)
     return {
         scope: alert_id
         for scope, (alert_id, *_) in standing.items()

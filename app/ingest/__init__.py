@@ -306,9 +306,9 @@ async def accept_signals(
         MonthOpened: roll back and call again.
     """
     touched = {s for series, _ in requests for s in series}
-    versions = await store.series.lock(connection, map(store.series.lane_of_series, touched))
+    lanes = await store.series.lock(connection, map(store.series.lane_of_series, touched))
     if scopes:
-        await store.series.lock(connection, map(store.series.lane_of_scope, scopes))
+        await store.series.lock_scopes(connection, scopes)
     if glance.rows:
         await calm.keep(connection, glance, recall, now)
     if not glance.others:
@@ -327,7 +327,7 @@ async def accept_signals(
     if moved:
         await store.series.move(connection, moved, now)
     found = await evaluate.evaluate_series(
-        connection, policy, movements, now, recall, versions, scopes
+        connection, policy, movements, now, recall, lanes.of_scopes, scopes
     )
     results: list[Outcome] = []
     for (series, _), places_of, told_of in zip(requests, places, told, strict=True):

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     and_,
     func,
+    make_url,
     or_,
     select,
     tuple_,
@@ -24,7 +25,7 @@ from alerts.mechanisms import Level, Scope, Tlp
 from alerts.routing import Reached
 from alerts.signals import SeriesId, Severity
 from app import tables
-from app.database import Connection, Transaction, fetch, fill
+from app.database import Connection, Transaction, Write, fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,10 @@ async def standing(connection: Transaction, scopes: Collection[Scope]) -> Standi
     return found
 
 
-async def end(connection: Transaction, ended: Mapping[Scope, datetime]) -> None:
+def end(ended: Mapping[Scope, datetime]) -> Write:
     """Notes up to when alerts were open that are open no more; the latest counts."""
     columns = {name: [getattr(scope, name) for scope in ended] for name in _SCOPE}
-    await fetch(
-        connection,
+    return Write(
         "INSERT INTO alert_ends AS e (mechanism, sector, good, place, exercise, ended_at) "
         "SELECT * FROM unnest(CAST(:mechanism AS text[]), CAST(:sector AS text[]), "
         "CAST(:good AS text[]), CAST(:place AS text[]), CAST(:exercise AS text[]), "
@@ -199,26 +199,62 @@ _TAKE = f"""
 """
 
 
-async def keep(connection: Transaction, new: Sequence[Kept], changed: Sequence[Kept]) -> None:
-    """Writes alerts that changed, then new ones: a scope may have resolved one and opened the next."""
-    for sql, some in ((_CHANGE_ALERT, changed), (_NEW_ALERT, new)):
-        if some:
-            await fill(connection, sql, [{"id": k.id, **_columns(k.alert)} for k in some])
+async def keep(
+    connection: Transaction, new: Sequence[Kept], changed: Sequence[Kept]
+) -> list[Write]:
+    """Writes alerts; what can be written beside others is left to the caller.
+
+    Where there are both, those that changed are written at once: a scope may have resolved one and opened
+    the next, and only one may be open.
+    """
+    adds = [Write(_NEW_ALERTS, _arrays(tables.alerts, map(_row, new)))] if new else []
+    if not changed:
+        return adds
+    changes = Write(_CHANGED_ALERTS, _arrays(tables.alerts, map(_row, changed)))
+    if not new:
+        return [changes]
+    await fetch(connection, *changes)
+    return adds
+
+
+_POSTGRESQL = make_url("postgresql://").get_dialect()()
+
+
+def _row(kept: Kept) -> Mapping[str, object]:
+    return {"id": kept.id, **_columns(kept.alert)}
+
+
+def _arrays(table: Table, rows: Iterable[Mapping[str, object]]) -> dict[str, list[object]]:
+    held = list(rows)
+    return {column.name: [row[column.name] for row in held] for column in table.columns}
+
+
+def _unnested(table: Table) -> str:
+    """Rows of a table from an array for each column, JSON as text: the driver makes no arrays of it."""
+    types = {c.name: c.type.compile(dialect=_POSTGRESQL) for c in table.columns}
+    given = ", ".join(
+        f"CAST(:{name} AS {'TEXT' if kind == 'JSONB' else kind}[])" for name, kind in types.items()
+    )
+    read = ", ".join(
+        f"CAST({name} AS JSONB) AS {name}" if kind == "JSONB" else name
+        for name, kind in types.items()
+    )
+    return f"SELECT {read} FROM unnest({given}) AS given ({', '.join(types)})"
 
 
 def _insert(table: Table) -> str:
-    names = [column.name for column in table.columns]
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES (:{', :'.join(names)})"
+    names = ", ".join(column.name for column in table.columns)
+    return f"INSERT INTO {table.name} ({names}) {_unnested(table)}"
 
 
-_NEW_ALERT = _insert(tables.alerts)
-_CHANGE_ALERT = (
+_NEW_ALERTS = _insert(tables.alerts)
+_CHANGED_ALERTS = (
     "UPDATE alerts SET "
-    + ", ".join(f"{c.name} = :{c.name}" for c in tables.alerts.columns if not c.primary_key)
-    + " WHERE id = :id"
+    + ", ".join(f"{c.name} = given.{c.name}" for c in tables.alerts.columns if not c.primary_key)
+    + f" FROM ({_unnested(tables.alerts)}) AS given WHERE alerts.id = given.id"
 )
-_NEW_TRANSITION = _insert(tables.transitions)
-_NEW_SIGNAL = _insert(tables.alert_signals)
+_NEW_TRANSITIONS = _insert(tables.transitions)
+_NEW_SIGNALS = _insert(tables.alert_signals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,38 +268,39 @@ class Debited:
     fed_by: tuple[tuple[SeriesId, datetime], ...]
 
 
-async def record(connection: Transaction, transitions: Sequence[Debited]) -> None:
-    """Appends transitions and what fed them."""
-    await fill(
-        connection,
-        _NEW_TRANSITION,
-        [
-            {
-                "id": t.id,
-                "alert_id": t.alert_id,
-                "number": t.transition.number,
-                "type": t.transition.type.value,
-                "level_from": int(t.transition.level_from),
-                "level_to": int(t.transition.level_to),
-                "severity_from": int(t.transition.severity_from),
-                "severity_to": int(t.transition.severity_to),
-                "at": t.transition.at,
-                "recorded_at": t.transition.recorded_at,
-                "decided_by": t.transition.decided_by,
-                "reason": t.transition.reason,
-                "explanation": json.dumps(dict(t.transition.explanation)),
-                "data": t.data,
-            }
-            for t in transitions
-        ],
-    )
+def record(transitions: Sequence[Debited]) -> Write:
+    """Appends transitions."""
+    rows = [
+        {
+            "id": t.id,
+            "alert_id": t.alert_id,
+            "number": t.transition.number,
+            "type": t.transition.type.value,
+            "level_from": int(t.transition.level_from),
+            "level_to": int(t.transition.level_to),
+            "severity_from": int(t.transition.severity_from),
+            "severity_to": int(t.transition.severity_to),
+            "at": t.transition.at,
+            "recorded_at": t.transition.recorded_at,
+            "decided_by": t.transition.decided_by,
+            "reason": t.transition.reason,
+            "explanation": json.dumps(dict(t.transition.explanation)),
+            "data": t.data,
+        }
+        for t in transitions
+    ]
+    return Write(_NEW_TRANSITIONS, _arrays(tables.transitions, rows))
+
+
+async def feed(connection: Transaction, transitions: Sequence[Debited]) -> None:
+    """Appends which signals fed transitions."""
     fed = [
         {"series_id": s, "observed_at": at, "alert_id": t.alert_id, "number": t.transition.number}
         for t in transitions
         for s, at in t.fed_by
     ]
     if fed:
-        await fill(connection, _NEW_SIGNAL, fed)
+        await fetch(connection, _NEW_SIGNALS, _arrays(tables.alert_signals, fed))
 
 
 async def highest(connection: Transaction, alert_ids: Collection[int]) -> dict[int, Reached]:

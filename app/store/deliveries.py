@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from alerts.payloads import VERIFY
 from alerts.routing import SubscriptionId
-from app.database import Connection, Transaction, fetch
+from app.database import Transaction, Write, fetch
 from app.store import endpoints
 
 CHANNEL = "forewarn_deliveries"
@@ -63,16 +63,21 @@ def place_of(webhook_id: str) -> tuple[SubscriptionId, int] | None:
     return SubscriptionId(f"sub_{name}"), int(number)
 
 
-async def owe(connection: Transaction, debts: Sequence[Debt], now: datetime) -> None:
+async def owe(
+    connection: Transaction, debts: Sequence[Debt], now: datetime, beside: Sequence[Write] = ()
+) -> None:
     """Owes, and wakes the senders at commit. Two statements, however many debts; two more for each
     subscription that asks for the latest of an alert while an earlier one fails and fails.
+
+    ``beside`` is written even where nothing is owed: what the debts are about.
 
     Each debt gets its subscription's next sequence, in the order given: gapless, because the
     subscription's row stays locked until the transaction ends. Removed subscriptions are owed nothing.
     """
+    if debts or beside:
+        await endpoints.lock(connection, {debt.subscription_id for debt in debts}, beside)
     if not debts:
         return
-    await endpoints.lock(connection, {debt.subscription_id for debt in debts})
     # Whether an alert waits already is asked debt by debt: EXISTS would be planned as a hash of all
     # that is owed to anybody, read anew for every signal while an endpoint is down.
     rows = await fetch(
@@ -154,13 +159,13 @@ async def _overtake(
         await keep_latest(connection, subscription_id, now, alerts=stuck)
 
 
-async def wake(connection: Connection) -> None:
+async def wake(connection: Transaction) -> None:
     """Tells every sender at commit that something may be due."""
     await fetch(connection, "SELECT pg_notify(:channel, '')", {"channel": CHANNEL})
 
 
 async def drain(
-    connection: Connection, subscription_id: SubscriptionId, now: datetime, *, every: timedelta
+    connection: Transaction, subscription_id: SubscriptionId, now: datetime, *, every: timedelta
 ) -> None:
     """Spreads what is owed over time, oldest first, one each ``every``; what is under way stays.
 
@@ -236,7 +241,7 @@ class Asked:
     asked_at: datetime
 
 
-async def asked(connection: Connection, subscription_id: SubscriptionId) -> Asked | None:
+async def asked(connection: Transaction, subscription_id: SubscriptionId) -> Asked | None:
     """The newest challenge of a subscription, unless it was withdrawn.
 
     It is the one of the endpoint it has now: whoever changes the endpoint of a subscription that
@@ -256,7 +261,7 @@ async def asked(connection: Connection, subscription_id: SubscriptionId) -> Aske
 
 
 async def accept(
-    connection: Connection, subscription_id: SubscriptionId, asked: Asked, now: datetime
+    connection: Transaction, subscription_id: SubscriptionId, asked: Asked, now: datetime
 ) -> None:
     """Takes a challenge as answered, as if its endpoint had: the subscription becomes active.
 
@@ -274,12 +279,12 @@ async def accept(
     await wake(connection)
 
 
-async def spoil(connection: Connection, asked: Asked, now: datetime) -> None:
+async def spoil(connection: Transaction, asked: Asked, now: datetime) -> None:
     """Makes a challenge worthless. The subscription must be locked."""
     await _finish(connection, asked, "withdrawn", now)
 
 
-async def _finish(connection: Connection, asked: Asked, state: str, now: datetime) -> None:
+async def _finish(connection: Transaction, asked: Asked, state: str, now: datetime) -> None:
     await fetch(
         connection,
         "UPDATE deliveries SET state = :state, due_at = NULL, lease_until = NULL, "
@@ -289,7 +294,7 @@ async def _finish(connection: Connection, asked: Asked, state: str, now: datetim
 
 
 async def withdraw(
-    connection: Connection,
+    connection: Transaction,
     subscription_id: SubscriptionId,
     now: datetime,
     *,
@@ -311,7 +316,7 @@ async def withdraw(
 
 
 async def redeliver(
-    connection: Connection,
+    connection: Transaction,
     subscription_id: SubscriptionId,
     ids: Sequence[int],
     now: datetime,
@@ -349,7 +354,7 @@ async def redeliver(
     return len(done)
 
 
-async def expire(connection: Connection, before: datetime, now: datetime, limit: int) -> int:
+async def expire(connection: Transaction, before: datetime, now: datetime, limit: int) -> int:
     """Gives up on what suspended endpoints are owed since before an instant; how many that were.
 
     It stays in the pull feed and can be sent again by hand. What is under way is let end first.
@@ -383,7 +388,7 @@ async def expire(connection: Connection, before: datetime, now: datetime, limit:
     return len(done)
 
 
-async def unblock(connection: Connection, ids: Sequence[SubscriptionId]) -> None:
+async def unblock(connection: Transaction, ids: Sequence[SubscriptionId]) -> None:
     """Lets the earliest of every alert go where others were taken from before it. They must be locked."""
     await fetch(
         connection,
@@ -401,7 +406,7 @@ async def unblock(connection: Connection, ids: Sequence[SubscriptionId]) -> None
 
 
 async def forget(
-    connection: Connection, *, attempts_before: datetime, deliveries_before: datetime, limit: int
+    connection: Transaction, *, attempts_before: datetime, deliveries_before: datetime, limit: int
 ) -> int:
     """Deletes attempts, and finished deliveries with theirs, that are older than they are kept.
 

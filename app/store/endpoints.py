@@ -14,7 +14,7 @@ from typing import Any
 from alerts.payloads import VERIFY
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import PartnerId
-from app.database import Connection, Transaction, fetch
+from app.database import Transaction, Write, fetch, fetch_beside
 from app.store.subscriptions import filter_of
 
 # What may be sent next to s: a pending endpoint is sent nothing but challenges.
@@ -28,20 +28,23 @@ NEXT_DUE = f"LEAST({_NEXT.format(lane=0)}, {_NEXT.format(lane=1)})"
 """SQL: the earliest instant at which a delivery of the subscription ``s`` is due, or null."""
 
 
-async def lock(connection: Transaction, ids: Collection[SubscriptionId]) -> None:
-    """Locks endpoints in the order of their ids.
+async def lock(
+    connection: Transaction, ids: Collection[SubscriptionId], beside: Sequence[Write] = ()
+) -> None:
+    """Locks endpoints in the order of their ids, and writes what is to be written beside it.
 
     A statement of its own, so that the next one sees what other holders wrote.
     """
-    await fetch(
+    await fetch_beside(
         connection,
+        beside,
         "SELECT id FROM subscriptions WHERE id = ANY(CAST(:ids AS text[])) "
         "ORDER BY id FOR NO KEY UPDATE",
         {"ids": sorted(ids)},
     )
 
 
-async def refresh(connection: Connection, ids: Collection[SubscriptionId]) -> None:
+async def refresh(connection: Transaction, ids: Collection[SubscriptionId]) -> None:
     """Works out anew when each of these may next be sent something. They must be locked."""
     await fetch(
         connection,
@@ -80,7 +83,7 @@ class Neighbour:
     filter: Filter
 
 
-async def with_untold(connection: Connection, limit: int) -> list[SubscriptionId]:
+async def with_untold(connection: Transaction, limit: int) -> list[SubscriptionId]:
     """Endpoints whose owners must be told something."""
     rows = await fetch(
         connection,
@@ -90,7 +93,7 @@ async def with_untold(connection: Connection, limit: int) -> list[SubscriptionId
     return [SubscriptionId(row.id) for row in rows]
 
 
-async def neighbours(connection: Connection, ids: Collection[SubscriptionId]) -> list[Neighbour]:
+async def neighbours(connection: Transaction, ids: Collection[SubscriptionId]) -> list[Neighbour]:
     """The active endpoints of the owners of these, themselves included."""
     rows = await fetch(
         connection,
@@ -104,7 +107,7 @@ async def neighbours(connection: Connection, ids: Collection[SubscriptionId]) ->
     ]
 
 
-async def take_untold(connection: Connection, ids: Collection[SubscriptionId]) -> list[Untold]:
+async def take_untold(connection: Transaction, ids: Collection[SubscriptionId]) -> list[Untold]:
     """Takes what must be told about these; they must be locked."""
     rows = await fetch(
         connection,

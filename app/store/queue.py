@@ -16,7 +16,7 @@ from typing import Any
 
 from alerts.payloads import VERIFY, Format, earlier_numbers, transition_id
 from alerts.routing import SubscriptionId
-from app.database import Connection, fetch
+from app.database import Transaction, fetch
 from app.store import endpoints
 from app.store.deliveries import STILL_OWED, webhook_id
 
@@ -79,7 +79,7 @@ class Claimed:
 
 
 async def claim(
-    connection: Connection,
+    connection: Transaction,
     now: datetime,
     *,
     slots: int,
@@ -209,7 +209,7 @@ def _room(at_once: int | None, per_second: float | None, room: int) -> int:
 
 
 async def _make_them_wait(
-    connection: Connection,
+    connection: Transaction,
     ready: Sequence[Any],
     claimed: Sequence[Claimed],
     now: datetime,
@@ -250,7 +250,7 @@ async def _make_them_wait(
 
 
 async def next_ready(
-    connection: Connection, rooms: Mapping[SubscriptionId, int]
+    connection: Transaction, rooms: Mapping[SubscriptionId, int]
 ) -> datetime | None:
     """When the next endpoint is ready for something of those that have room; None when none will be.
 
@@ -266,7 +266,7 @@ async def next_ready(
     return found[0].ready_at if found else None
 
 
-async def with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> list[Claimed]:
+async def with_earlier(connection: Transaction, claimed: Sequence[Claimed]) -> list[Claimed]:
     """The same, and those whose format refers to earlier transitions of the alert with these."""
     asking = [
         one.transition_id
@@ -295,7 +295,7 @@ async def with_earlier(connection: Connection, claimed: Sequence[Claimed]) -> li
 
 
 async def extend(
-    connection: Connection, held: Sequence[Claimed], lease_until: datetime
+    connection: Transaction, held: Sequence[Claimed], lease_until: datetime
 ) -> set[int]:
     """Keeps deliveries in this worker's hands for longer; gives those that still were.
 
@@ -325,7 +325,7 @@ async def extend(
     return {row.id for row in kept}
 
 
-async def let_go(connection: Connection, held: Sequence[Claimed]) -> None:
+async def let_go(connection: Transaction, held: Sequence[Claimed]) -> None:
     """Gives back deliveries that were not begun; they are due when they were.
 
     An endpoint that fails and of which nothing else is claimed waits no longer for a probe that is not

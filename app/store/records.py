@@ -15,7 +15,7 @@ from alerts.endpoints import Health, Notice, Patience, Seen
 from alerts.payloads import VERIFY
 from alerts.retries import FRESH_ATTEMPTS, Decision, Outcome, Verdict
 from alerts.routing import SubscriptionId
-from app.database import Connection, fetch
+from app.database import Transaction, fetch
 from app.store import deliveries, endpoints
 from app.store.deliveries import OVERTAKES_AFTER, STILL_OWED
 from app.store.queue import Claimed
@@ -58,7 +58,7 @@ class Recorded:
 
 
 async def record(
-    connection: Connection, attempts: Sequence[Attempted], patience: Patience, now: datetime
+    connection: Transaction, attempts: Sequence[Attempted], patience: Patience, now: datetime
 ) -> Recorded:
     """Records attempts and what follows for their deliveries and endpoints.
 
@@ -135,7 +135,7 @@ class _Change:
 
 
 async def _write_down(
-    connection: Connection, attempts: Sequence[Attempted], now: datetime
+    connection: Transaction, attempts: Sequence[Attempted], now: datetime
 ) -> dict[tuple[int, int], int]:
     """Writes the attempts and where they leave their deliveries; gives the claims that were kept, and
     which attempt of its delivery each was.
@@ -251,7 +251,7 @@ def _storable(text: str) -> str:
 
 
 async def _overtake(
-    connection: Connection,
+    connection: Transaction,
     held: Mapping[str, Any],
     attempts: Sequence[Attempted],
     now: datetime,
@@ -274,7 +274,7 @@ async def _overtake(
 
 
 async def _change_endpoints(
-    connection: Connection, changes: Mapping[str, _Change], now: datetime
+    connection: Transaction, changes: Mapping[str, _Change], now: datetime
 ) -> None:
     """Writes what attempts changed about their endpoints, and when each is ready for more."""
     if not changes:

@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from sqlalchemy import text
 
 from alerts.mechanisms import Dimension, Scope
 from alerts.signals import Sample, SeriesId, SeriesKey
-from app.database import Connection, Transaction, driver, fetch
+from app.database import Connection, Transaction, Write, driver, fetch
 
 SERIES_LANES = 64
 RING_SAMPLES = 32
@@ -194,30 +194,46 @@ def lane_of_scope(scope: Scope) -> int:
     return SERIES_LANES + zlib.crc32(name.encode()) % SERIES_LANES
 
 
-async def lock(connection: Transaction, lanes: Iterable[int]) -> Sequence[int]:
+class Locked(NamedTuple):
+    """The versions of lanes: of those that are locked, by lane, as they are now; and of all scopes' lanes,
+    in order, as they were before the locks were waited for.
+    """
+
+    held: dict[int, int]
+    of_scopes: Sequence[int]
+
+
+async def lock(connection: Transaction, lanes: Iterable[int]) -> Locked:
     """Takes the lanes until the transaction ends, in sorted order: no two callers deadlock.
 
-    A transaction takes its series' lanes first and its scopes' lanes after, once each. Gives the versions
-    of all scopes' lanes, in order, as they were before: what is read next is at least as new.
+    A transaction takes its series' lanes first and its scopes' lanes after, once each. What is read next is
+    at least as new as the versions.
     """
-    ((versions,),) = await fetch(connection, _LOCK, {"lanes": sorted(set(lanes))})
-    return cast("Sequence[int]", versions)
+    wanted = sorted(set(lanes))
+    ((held, of_scopes),) = await fetch(connection, _LOCK, {"lanes": wanted})
+    return Locked(dict(zip(wanted, held, strict=True)), of_scopes)
+
+
+async def lock_scopes(connection: Transaction, scopes: Iterable[Scope]) -> Locked:
+    """Takes the lanes of scopes, as ``lock`` does."""
+    return await lock(connection, map(lane_of_scope, scopes))
 
 
 SCOPE_VERSIONS = f"ARRAY(SELECT version FROM lanes WHERE lane >= {SERIES_LANES} ORDER BY lane)"
 """The versions of the scopes' lanes as one SQL value, in order."""
 
+# What is locked is read as it is then: by the snapshot it may be older.
 _LOCK = (
-    "WITH held AS (SELECT lane FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
-    f"ORDER BY lane FOR NO KEY UPDATE) SELECT {SCOPE_VERSIONS} FROM (SELECT count(*) FROM held) AS taken"
+    "WITH held AS (SELECT lane, version FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
+    "ORDER BY lane FOR NO KEY UPDATE) "
+    f"SELECT ARRAY(SELECT version FROM held ORDER BY lane), {SCOPE_VERSIONS}"
 )
 
 
-async def mark(connection: Transaction, scopes: Collection[Scope]) -> None:
+def mark(scopes: Collection[Scope]) -> Write:
     """Tells every process that alerts of these scopes have opened or ended. Their lanes must be locked."""
     lanes = sorted({lane_of_scope(scope) for scope in scopes})
-    await fetch(
-        connection,
+    return Write(
         "UPDATE lanes SET version = version + 1 WHERE lane = ANY(CAST(:lanes AS integer[]))",
         {"lanes": lanes},
     )

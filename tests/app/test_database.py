@@ -20,9 +20,10 @@ from app.database import (
     DatabaseBusy,
     SchemaBehind,
     ValueRefused,
+    Write,
     driver,
     fetch,
-    fill,
+    fetch_beside,
     head_revision,
 )
 from tests.app import queue_laws
@@ -300,17 +301,35 @@ async def test_a_hot_statement_gives_the_same_first_and_later_in_a_transaction(
 
 async def test_hot_statements_without_rows_are_the_transactions(database: Database) -> None:
     change = "UPDATE lanes SET lane = lane WHERE lane = :lane"
-    more = "INSERT INTO lanes (lane) VALUES (:lane)"
     with pytest.raises(RuntimeError, match="no more"):
         async with database.begin() as connection:
             assert not await fetch(connection, change, {"lane": 1})
             assert not await fetch(connection, change, {"lane": 1})
-            await fill(connection, more, [{"lane": 1_001}, {"lane": 1_002}])
             raise RuntimeError("no more")
+
+
+async def test_what_is_written_beside_a_statement_is_written_once_and_not_seen_by_it(
+    database: Database,
+) -> None:
+    more = "INSERT INTO lanes (lane) VALUES (:lane)"
+    writes = [Write(more, {"lane": 1_001}), Write(more, {"lane": 1_002})]
+    read = "SELECT lane FROM lanes WHERE lane > :lane ORDER BY lane"
     async with database.begin() as connection:
-        with pytest.raises(AssertionError):
-            await fill(connection, more, [{"lane": 1_001}])
-        assert not await fetch(connection, "SELECT lane FROM lanes WHERE lane > 1000")
+        assert not await fetch_beside(connection, writes, read, {"lane": 1_000})
+        found = await fetch_beside(connection, (), read, {"lane": 1_000})
+    assert [row.lane for row in found] == [1_001, 1_002]
+
+
+async def test_a_transaction_that_need_not_outlive_the_machine_says_so_for_itself_alone(
+    database: Database,
+) -> None:
+    asked = "SELECT current_setting('synchronous_commit'), pg_backend_pid()"
+    found = []
+    for flushed in (True, False, True):
+        async with database.queue(flushed=flushed) as connection:
+            found.append(tuple(await connection.fetchrow(asked) or ()))
+    assert [said for said, _ in found] == ["on", "off", "on"]
+    assert len({pid for _, pid in found}) == 1
 
 
 async def test_a_fault_of_ours_is_not_called_away(database: Database) -> None:

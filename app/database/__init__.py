@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
-import asyncpg
-from sqlalchemy import TextClause, exc, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.database.faults import (
+    FAULTS,
+    DatabaseAway,
+    DatabaseBusy,
+    ValueRefused,
+    is_late,
+    is_read_only,
+    raise_as_ours,
+    sentence,
+)
+from app.database.pool import Pool, commit_in_time
+from app.database.statements import (
+    Connection,
+    Driver,
+    Row,
+    Transaction,
+    Write,
+    driver,
+    fetch,
+    fetch_beside,
+    statement,
+)
 from app.hosts import CONNECT_SECONDS, SILENCE_SECONDS, Hosts, NoHost
 from app.settings import Unusable
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-Connection = AsyncConnection
-Driver: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-Transaction: TypeAlias = "AsyncConnection | asyncpg.Connection[asyncpg.Record]"
-"""A transaction under way, begun by SQLAlchemy or on the driver alone; hot statements run in either."""
+__all__ = [
+    "Connection",
+    "Database",
+    "DatabaseAway",
+    "DatabaseBusy",
+    "Driver",
+    "Row",
+    "SchemaAhead",
+    "SchemaBehind",
+    "Transaction",
+    "ValueRefused",
+    "Write",
+    "driver",
+    "fetch",
+    "fetch_beside",
+    "head_revision",
+    "statement",
+]
 
 _MIGRATION_LOCK = 4_706_301_218_001
 # Whoever reads a table makes a change of it wait, and all who come later wait behind the change. So it gives
@@ -37,6 +72,7 @@ _MIGRATION_REST_SECONDS = 1.0
 _READY_SECONDS = 2.0
 
 _BRIEF_CONNECTIONS = 2
+_INGEST_CONNECTIONS = 64  # one a lane
 _QUEUE_CONNECTIONS = 4  # one claims or records; leases are renewed and claims given back beside it
 _PLANNED_ONCE = {
     "plan_cache_mode": "force_generic_plan",
@@ -53,51 +89,6 @@ _ALWAYS = {
     "lock_timeout": "15s",  # What waits behind a commit that waits for a lost standby is told so.
     "jit": "off",  # Compiling takes longer than any statement of ours runs.
 }
-
-_COMMIT_SECONDS = 15.0
-
-_READ_ONLY = "25006"
-_NOT_IN_TIME = "55P03"
-
-# By SQLSTATE class or code: these pass, and the same request may then succeed.
-_PASSING = (
-    "08",  # connection exceptions
-    "40",  # serialization failures, deadlocks
-    "53",  # insufficient resources: disk full, out of memory, too many connections
-    "57P",  # shut down by an operator, crashed, not accepting connections yet
-    "58030",  # input or output error
-    _READ_ONLY,  # this host is no longer the one that accepts writes
-    _NOT_IN_TIME,  # a lock was not available in time
-    "25P03",  # this process was stopped in a transaction for so long that it was ended
-)
-
-
-_UNHOLDABLE = frozenset(
-    {
-        "22003",  # a number out of range
-        "22008",  # an instant out of range
-        "22021",  # a text with U+0000
-        "22P05",  # the same inside JSON
-    }
-)
-
-
-# The last is what the driver says when it is asked before it has read that it was cut off.
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
-
-class DatabaseAway(Unusable):
-    """The database cannot be reached or cannot work now. Nothing was committed unless it died while
-    committing; every write of ours may be sent again.
-    """
-
-
-class DatabaseBusy(DatabaseAway):
-    """All connections to the database are in use, and none became free in time; nothing was begun."""
-
-
-class ValueRefused(Exception):
-    """PostgreSQL cannot hold a value that came from outside: a text with U+0000, a number too large."""
 
 
 class SchemaBehind(Unusable):
@@ -127,9 +118,9 @@ class Database:
         self._engine = self._make_engine(pool_size, {})
         self._brief_engine = self._make_engine(_BRIEF_CONNECTIONS, {})
         self._health_engine = self._make_engine(1, {})
-        self._queue_engine = self._make_engine(_QUEUE_CONNECTIONS, _PLANNED_ONCE | _NEVER_IDLE)
-        self._ingest: list[Driver] = []
-        self.ingest_cuts = 0
+        self._ingest = Pool(partial(self._connect, _PLANNED_ONCE, _speak_json), _INGEST_CONNECTIONS)
+        claims = _PLANNED_ONCE | _NEVER_IDLE
+        self._queue = Pool(partial(self._connect, claims, _speak_json), _QUEUE_CONNECTIONS)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
@@ -150,56 +141,21 @@ class Database:
         async with _transaction(self._brief_engine) as connection:
             yield connection
 
-    @asynccontextmanager
-    async def ingest(self) -> AsyncIterator[Driver]:
-        """As ``begin``, on connections of the driver's that are kept for ingest, as many as were ever wanted
-        at the same time: SQLAlchemy's beginning and end cost as much as all that a calm signal needs.
-        Every one of them that is lost is counted in ``ingest_cuts``.
+    def ingest(self) -> AbstractAsyncContextManager[Driver]:
+        """As ``begin``, on connections of the driver's that are kept for signals."""
+        return self._ingest.begin()
+
+    @property
+    def ingest_cuts(self) -> int:
+        """How many connections for signals were lost, or were given up because others were."""
+        return self._ingest.cuts
+
+    def queue(self, *, flushed: bool = True) -> AbstractAsyncContextManager[Driver]:
+        """As ``begin``, on connections of the driver's that are kept for what is owed: claims and records.
+
+        ``flushed`` is as for ``Pool.begin``.
         """
-        try:
-            raw = self._idle_ingest() or await self._connect(_PLANNED_ONCE, _speak_json)
-        except (OSError, *_FAULTS) as error:
-            raise DatabaseAway(_sentence(error)) from error
-        is_idle, patience = False, None
-        try:
-            await raw.execute("BEGIN")
-            try:
-                yield raw
-            except Exception:
-                await raw.execute("ROLLBACK")
-                is_idle = True
-                raise
-            patience = _commit_in_time(raw)
-            await raw.execute("COMMIT")
-            is_idle = True
-        except (ConnectionError, *_FAULTS) as error:
-            if _sqlstate(error) == _READ_ONLY:
-                is_idle = False
-                self._drop_ingest()  # It was demoted: all connections to it are of no use any more.
-            _raise_as_ours(error)
-        finally:
-            if patience is not None:
-                patience.cancel()
-            if is_idle:
-                self._ingest.append(raw)
-            else:
-                self.ingest_cuts += 1
-                raw.terminate()  # It may be in the middle of anything; PostgreSQL rolls back.
-
-    def _idle_ingest(self) -> Driver | None:
-        """A connection that is free and open."""
-        while self._ingest:
-            raw = self._ingest.pop()
-            if not raw.is_closed():
-                return raw
-            self.ingest_cuts += 1
-        return None
-
-    @asynccontextmanager
-    async def queue(self) -> AsyncIterator[Connection]:
-        """As ``begin``, on the connections that are kept for what is owed: claims and records."""
-        async with _transaction(self._queue_engine) as connection:
-            yield connection
+        return self._queue.begin(flushed=flushed)
 
     @asynccontextmanager
     async def listening(
@@ -238,7 +194,7 @@ class Database:
         try:
             await self._hosts.check_sessions()
         except NoHost as error:
-            raise DatabaseAway(_sentence(error)) from error
+            raise DatabaseAway(sentence(error)) from error
 
     async def is_ready(self) -> bool:
         """Whether the database answers a query within two seconds.
@@ -261,14 +217,10 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection that is not in use."""
-        for engine in (self._engine, self._brief_engine, self._health_engine, self._queue_engine):
+        for engine in (self._engine, self._brief_engine, self._health_engine):
             await engine.dispose()
-        self._drop_ingest()
-
-    def _drop_ingest(self) -> None:
-        self.ingest_cuts += 1
-        while self._ingest:
-            self._ingest.pop().terminate()
+        for pool in (self._ingest, self._queue):
+            pool.drop()
 
     async def migrate(self, revision: str = "head") -> None:
         """Brings the schema up to ``revision``; two at once wait for each other.
@@ -356,7 +308,7 @@ class Database:
                     )
                     await connection.run_sync(migrate)
             except DatabaseAway as error:
-                if not tries_left or _sqlstate(_cause(error.__cause__ or error)) != _NOT_IN_TIME:
+                if not tries_left or not is_late(error.__cause__ or error):
                     raise
                 await asyncio.sleep(_MIGRATION_REST_SECONDS)
             else:
@@ -398,13 +350,13 @@ class Database:
         try:
             connection = await self._hosts.connect(_ALWAYS)
         except NoHost as error:
-            raise DatabaseAway(_sentence(error)) from error
+            raise DatabaseAway(sentence(error)) from error
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         try:
             yield connection, lost
-        except (ConnectionError, *_FAULTS) as error:
-            raise DatabaseAway(_sentence(error)) from error
+        except (ConnectionError, *FAULTS) as error:
+            raise DatabaseAway(sentence(error)) from error
         finally:
             connection.terminate()
 
@@ -423,82 +375,6 @@ async def _plan_as_citus_can(connection: Driver) -> None:
     """
     if await connection.fetchval("SELECT true FROM pg_extension WHERE extname = 'citus'"):
         await connection.execute("SET plan_cache_mode = auto")
-
-
-@functools.lru_cache(maxsize=1_024)
-def statement(sql: str) -> TextClause:
-    """A statement, read for its parameters once: that costs as much as to send it.
-
-    For statements that are constants; the hot ones are.
-    """
-    return text(sql)
-
-
-class Row(asyncpg.Record):
-    """A row of the driver's whose columns are attributes too, as those of SQLAlchemy's rows are."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-async def fetch(
-    connection: Transaction, sql: str, parameters: Mapping[str, Any] | None = None
-) -> Sequence[Any]:
-    """The rows of a hot statement, whose SQL and parameters are as for ``statement``.
-
-    By the driver where the transaction has begun: the way through SQLAlchemy costs twice as much as
-    all else that this process does for a small statement. Columns are attributes of a row on both ways.
-    JSON comes parsed and goes as text.
-    """
-    raw = driver(connection)
-    if isinstance(connection, AsyncConnection) and not raw.is_in_transaction():
-        found = await connection.execute(statement(sql), parameters or {})
-        return found.all() if found.returns_rows else ()
-    numbered, names = _numbered(sql)
-    return await raw.fetch(numbered, *(parameters[name] for name in names) if parameters else ())
-
-
-async def fill(connection: Transaction, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Runs a statement once for each of these parameters, all in one round trip or two.
-
-    The transaction must have begun.
-    """
-    numbered, names = _numbered(sql)
-    raw = driver(connection)
-    assert raw.is_in_transaction(), "It would commit by itself."
-    await raw.executemany(numbered, [[row[name] for name in names] for row in rows])
-
-
-@functools.lru_cache(maxsize=1_024)
-def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
-    """A statement with its parameters as the driver writes them, and their names in that order."""
-    names: dict[str, int] = {}
-
-    def number(found: re.Match[str]) -> str:
-        return f"${names.setdefault(found[1], len(names) + 1)}"
-
-    return _NAMED.sub(number, sql), tuple(names)
-
-
-_NAMED = re.compile(r"(?<![:\w]):(\w+)")
-
-
-def driver(connection: Transaction) -> Driver:
-    """The driver's connection inside the transaction of ``connection``, for the hot statements.
-
-    SQLAlchemy begins its transaction with its first statement, so that one must have run.
-    """
-    if isinstance(connection, asyncpg.Connection):
-        return connection
-    # What `get_raw_connection` gives, which goes to fetch it in a greenlet.
-    assert connection.sync_connection is not None, "The connection was not opened."
-    raw = connection.sync_connection.connection.driver_connection
-    return cast("Driver", raw)
 
 
 def head_revision() -> str:
@@ -538,75 +414,19 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
         await connection.start()
     except exc.TimeoutError as error:
         raise DatabaseBusy("All connections to the database are in use.") from error
-    except (OSError, exc.SQLAlchemyError, *_FAULTS) as error:
-        raise DatabaseAway(_sentence(error)) from error
+    except (OSError, exc.SQLAlchemyError, *FAULTS) as error:
+        raise DatabaseAway(sentence(error)) from error
     patience = None
     try:
         async with connection.begin():
             yield connection
-            patience = _commit_in_time(driver(connection))
-    except (exc.DBAPIError, ConnectionError, *_FAULTS) as error:
-        if _sqlstate(_cause(error)) == _READ_ONLY:
+            patience = commit_in_time(driver(connection))
+    except (exc.DBAPIError, ConnectionError, *FAULTS) as error:
+        if is_read_only(error):
             await connection.invalidate()
             await engine.dispose()  # It was demoted: all connections to it are of no use any more.
-        _raise_as_ours(error)
+        raise_as_ours(error)
     finally:
         if patience is not None:
             patience.cancel()
         await connection.close()
-
-
-def _commit_in_time(raw: Driver) -> asyncio.TimerHandle:
-    """Cuts the connection off when its commit takes too long; the caller cancels that.
-
-    A commit may wait for a standby that is gone. Cut off, it stays unseen until that is back; cancelled, it
-    would be seen, and sent, although a failover may still undo it.
-    """
-    return asyncio.get_running_loop().call_later(_COMMIT_SECONDS, raw.terminate)
-
-
-def _raise_as_ours(error: BaseException) -> NoReturn:
-    """Raises what the database said as callers know it, or as it is."""
-    if _passes(error):
-        raise DatabaseAway(_sentence(error)) from error
-    if _is_unholdable(error):
-        raise ValueRefused from error
-    raise error
-
-
-def _passes(error: BaseException) -> bool:
-    """Whether the fault is the database's and passes, rather than ours."""
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return True
-    cause = _cause(error)
-    if isinstance(cause, asyncpg.DataError):  # Its words hold the value, which may say anything.
-        return False
-    if isinstance(cause, asyncpg.InterfaceError):  # Misuse by us, or a connection that was cut.
-        return "closed" in str(cause)
-    cut_off = isinstance(cause, ConnectionError | asyncpg.InternalClientError)
-    return cut_off or _sqlstate(cause).startswith(_PASSING)
-
-
-def _is_unholdable(error: BaseException) -> bool:
-    cause = _cause(error)
-    unsendable = "value out of" in str(cause) or "surrogates not allowed" in str(cause)
-    return _sqlstate(cause) in _UNHOLDABLE or (
-        isinstance(cause, asyncpg.DataError) and unsendable  # The driver refuses to send it.
-    )
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What the driver said, without what SQLAlchemy wrapped around it."""
-    if isinstance(error, exc.DBAPIError) and error.orig is not None:
-        return error.orig.__cause__ or error.orig
-    return error
-
-
-def _sqlstate(error: BaseException) -> str:
-    return str(getattr(error, "sqlstate", None) or "")
-
-
-def _sentence(error: BaseException) -> str:
-    cause = _cause(error)
-    words = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return f"The database is away: {words}"
