@@ -17,24 +17,45 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from app import telemetry
+from app import scheduler, telemetry
 from app.database import Database
 from app.demo import validity
 from app.embedded import Embedded
 from app.settings import PREFIX, Settings
 
 TEMPLATE = "forewarn_template"
+SERVED = "forewarn_served"
+"""Migrated, and with the months that a service makes in its first second."""
 
 # Nothing in a test outlives the machine, so nothing waits for the disk; all else is as users have it.
 _OPTIONS = {
     "fsync": "off",
     "shared_buffers": "128MB",
-    "max_wal_size": "1GB",
+    "max_wal_size": "256MB",
     "max_connections": "300",
     "log_line_prefix": "%m [%p] %d %c %v ",  # As tests.app.wiretap reads it.
 }
 
 _numbers = itertools.count(1)
+
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 2 * 2**30
+
+
+def _keep_files_in_memory() -> None:
+    """Files of tests, and of processes they start, lie in memory where there is room for them.
+
+    A database is 1,600 small files. To copy them for a test costs a disk's file system up to 0.4 s of
+    work, and memory's 0.02 s.
+    """
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None  # It is asked for anew.
+
+
+_keep_files_in_memory()
 
 telemetry.configure("info", "json")
 
@@ -54,6 +75,11 @@ async def _on_server(server_url: str, statement: str) -> None:
         await connection.close()
 
 
+async def _copy(server_url: str, name: str, template: str) -> None:
+    statement = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+    await _on_server(server_url, statement)
+
+
 @pytest.fixture(scope="session")
 def short_tmp() -> Iterator[Path]:
     """A folder whose path is short enough for unix sockets, removed at the end."""
@@ -64,26 +90,30 @@ def short_tmp() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres_url(short_tmp: Path) -> Iterator[str]:
-    """The URL of one server for the session (one per worker of xdist), with a migrated template."""
+    """The URL of one server for the session (one per worker of xdist), with its templates."""
     server = Embedded(short_tmp / "server", options=_OPTIONS)
     url = server.start()
 
-    async def make_template() -> None:
+    async def make_templates() -> None:
         await _on_server(url, f"CREATE DATABASE {TEMPLATE}")
         database = Database(_url_of(url, TEMPLATE))
         await database.migrate()
         await database.close()
+        await _copy(url, SERVED, TEMPLATE)
+        database = Database(_url_of(url, SERVED))
+        await scheduler.month_duty(database).do(datetime.now(UTC))
+        await database.close()
 
-    asyncio.run(make_template())
+    asyncio.run(make_templates())
     yield url
     server.stop()
 
 
 @pytest.fixture
-async def database_url(postgres_url: str) -> AsyncIterator[str]:
+async def database_url(postgres_url: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """The URL of a fresh, migrated, empty database, dropped after the test whoever is connected."""
     name = f"test_{next(_numbers)}"
-    await _on_server(postgres_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await _copy(postgres_url, name, SERVED if "service" in request.fixturenames else TEMPLATE)
     yield _url_of(postgres_url, name)
     await _on_server(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 

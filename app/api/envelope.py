@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from functools import lru_cache
 from time import perf_counter
 
 from fastapi import Request
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -90,8 +92,9 @@ class Envelope:
     def _tell(self, request: Request, status: int, seconds: float) -> None:
         route = getattr(request.scope.get("route"), "path", "unmatched")
         method = request.method if request.method in _METHODS else "other"
-        telemetry.requests.labels(method, route, str(status)).inc()
-        telemetry.request_seconds.labels(method, route).observe(seconds)
+        count, time = _meters(method, route, status)
+        count.inc()
+        time.observe(seconds)
         path = request.scope["path"]
         if path in QUIET and status < 500:
             return
@@ -110,6 +113,15 @@ class Envelope:
             **({"signals": counts} if counts else {}),
             **({"fault": fault} if fault else {}),
         )
+
+
+@lru_cache(maxsize=1_024)
+def _meters(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """What counts such requests: to find it by its labels costs several times as much as to count."""
+    return (
+        telemetry.requests.labels(method, route, str(status)),
+        telemetry.request_seconds.labels(method, route),
+    )
 
 
 def _request_id(request: Request) -> str:

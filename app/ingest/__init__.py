@@ -186,6 +186,8 @@ class Intake:
             lane.waiting.append(part)
             if lane.task is None or lane.task.done():
                 lane.task = asyncio.create_task(self._run(lane))
+        if len(parts) == 1:  # As a single signal has, of which the most come.
+            return Receipt(*await next(iter(parts.values())).done)
         results = await asyncio.gather(*(p.done for p in parts.values()), return_exceptions=True)
         receipt = Receipt([Status.accepted] * len(arrivals))
         for number, result in zip(parts, results, strict=True):

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -370,6 +371,27 @@ async def test_series_of_one_good_in_two_lanes_share_its_alert(
         "price",
         "export-control",
     }
+
+
+async def test_an_alert_that_opens_between_a_look_and_the_lock_is_gone_on_with(
+    database: Database, database_url: str, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Database(database_url)
+    first, second = (Intake(each, policy, lanes=1) for each in (database, other))
+    for key, value in ((VOLUME, 7_800.0), (PRICE, 100.0)):
+        await first.accept([Arrival(AURORA, key, month(n), value) for n in range(1, 13)], NOW)
+    lock, at, told = store.series.lock_scopes, month(13), []
+
+    async def after_the_other(*given: Any) -> Any:
+        monkeypatch.setattr(store.series, "lock_scopes", lock)
+        told.append(await second.accept([Arrival(BALTICA, PRICE, at, 150.0)], NOW))
+        return await lock(*given)
+
+    monkeypatch.setattr(store.series, "lock_scopes", after_the_other)
+    told.append(await first.accept([Arrival(AURORA, VOLUME, at, 0.0)], NOW))
+    await other.close()
+    assert [receipt.refs for receipt in told] == [["TTC-SEMI-2026-0001"]] * 2
+    assert await _count(database, "alerts") == 1
 
 
 async def test_open_alerts_of_many_scopes_are_found_in_one_batch(

@@ -175,6 +175,10 @@ class Receiver:
         lines = (self.folder / "out").read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def _address(self) -> str:
+        """Where it listens; before that line it may tell of what it had kept and handles now."""
+        return next((line["listening"] for line in self.told() if "listening" in line), "")
+
     @contextmanager
     def serving(self, *more: str, port: int = 0) -> Iterator[None]:
         store = ("--store", str(self.store))
@@ -187,9 +191,9 @@ class Receiver:
             process = subprocess.Popen(command, stdout=out, stderr=errors)
         self.process = process
         try:
-            until(lambda: self.told() or process.poll() is not None, "the example listens")
+            until(lambda: self._address() or process.poll() is not None, "the example listens")
             assert process.poll() is None, (self.folder / "errors").read_text()
-            self.url = self.told()[0]["listening"]
+            self.url = self._address()
             yield
         finally:
             if process.poll() is None:
