@@ -14,7 +14,7 @@ Tick = Callable[[], None]
 
 Found = defaultdict[str, list[float]]
 
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.03
 BODY_BYTES = 3_000
 _HEARD_SECONDS = 60
 _LIMITS_SHARE = 0.5
