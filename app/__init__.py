@@ -26,6 +26,7 @@ The rooms, top to bottom; each may use those below it and none above:
     tables                     the tables, for the store alone
     database, embedded         connections and transactions; a PostgreSQL of our own
     hosts                      which of several hosts is used, and when one is left
+    doorstep                   the address that the service listens at
     outbound                   the only way out
     seals                      what must not be readable in the database
     documents                  the catalogue and the profiles, from YAML

@@ -14,6 +14,8 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 
+from app.api import webhooks
+
 router = APIRouter(include_in_schema=False)
 
 # The style sheet carries its own small pictures as data.
@@ -52,15 +54,21 @@ async def show_reference(request: Request) -> HTMLResponse:
     return HTMLResponse(_page(request.app), headers={"Content-Security-Policy": _CONTENT_POLICY})
 
 
+@functools.lru_cache(maxsize=1)
+def _document(app: FastAPI) -> dict[str, Any]:
+    webhooks.describe(app)
+    return app.openapi()
+
+
 # Both are made once: whoever comes may ask for them, and it takes tens of milliseconds.
 @functools.lru_cache(maxsize=1)
 def _described(app: FastAPI) -> bytes:
-    return msgspec.json.encode(app.openapi())
+    return msgspec.json.encode(_document(app))
 
 
 @functools.lru_cache(maxsize=1)
 def _page(app: FastAPI) -> str:
-    document = app.openapi()
+    document = _document(app)
     return _template().render(
         title=document["info"]["title"],
         summary=document["info"].get("summary", ""),

@@ -13,6 +13,7 @@ Everything that is measured runs in processes of its own and is reached as users
     peer       Alertmanager, where it is installed
     bare       what PostgreSQL and the sending client do without the product around them
     echo       the web framework alone
+    bare_start the same with one route, to see how long it takes to start
     sink       a receiver of webhooks that only notes when they came
     workload   the series that report, and their history
     judging    the engine alone, without a service around it

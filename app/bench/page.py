@@ -68,6 +68,7 @@ nothing else happens but the duties of the service.""",
     "memory": """\
 The resident memory of one process that does everything, without PostgreSQL, and how long it takes
 from the start of the process until `/readyz` answers 200, with the start of the embedded PostgreSQL.
+*Bare start*: FastAPI with one route over uvicorn, and PostgreSQL in the same folder beside it.
 *While it sends*: the most that was seen while what is owed goes out and pages are shown.""",
     "judge": """\
 Microseconds of the processor for one more signal in the engine alone: from the samples in memory to

@@ -54,17 +54,29 @@ def serve(
 
     Without FOREWARN_DATABASE_URL it starts its own PostgreSQL in FOREWARN_DATA_DIR.
     """
-    from app import access, main, settings, telemetry
+    import gc
+    import signal
+    from contextlib import nullcontext
+
+    from app import doorstep, embedded, settings
 
     chosen = settings.from_environment()
-    telemetry.configure(chosen.log_level, chosen.log_format)
+    listening = doorstep.listen(host, port)
+    own = chosen.database_url is None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Until it serves, it is as Ctrl-C.
+    gc.disable()  # Until it serves: what is being loaded stays, and looking for what does not took an eighth.
+    # Loading the service takes as long as all else; PostgreSQL starts meanwhile.
+    with embedded.started_beside(chosen.data_dir) if own else nullcontext():
+        from app import access, main, telemetry
 
-    def tell(address: str, key: access.IssuedKey | None) -> None:
-        if key is not None:
-            saying.out(f"The operator's key, shown only now: {key.token}")
-        saying.out(f"Forewarn listens at {address} ({role}). Ctrl-C ends it.")
+        telemetry.configure(chosen.log_level, chosen.log_format)
 
-    saying.run(main.serve(chosen, host=host, port=port, role=role, tell=tell))
+        def tell(address: str, key: access.IssuedKey | None) -> None:
+            if key is not None:
+                saying.out(f"The operator's key, shown only now: {key.token}")
+            saying.out(f"Forewarn listens at {address} ({role}). Ctrl-C ends it.")
+
+        saying.run(main.serve(chosen, listening=listening, role=role, tell=tell))
 
 
 @app.command()

@@ -6,6 +6,14 @@ times, amounts and changes as people say them. ``delivery_pages`` shows endpoint
 try, and ``delivery_words`` says how they stand; ``rules_pages`` and ``backtest_pages`` are the others.
 """
 
-from app.dashboard.pages import router
+from __future__ import annotations
 
-__all__ = ["router"]
+from starlette.routing import BaseRoute
+
+from app.dashboard import backtest_pages, delivery_pages, pages, rules_pages, session
+
+
+def routes() -> list[BaseRoute]:
+    """The routes of all pages."""
+    doors = (session, rules_pages, backtest_pages, delivery_pages, pages)
+    return [route for door in doors for route in door.router.routes]

@@ -20,15 +20,7 @@ from alerts.mechanisms import Profile
 from alerts.rules import Rule
 from alerts.signals import Report, SeriesId, SeriesKey
 from app import inquire, store
-from app.dashboard import (
-    backtest_pages,
-    delivery_pages,
-    delivery_words,
-    frame,
-    plots,
-    rules_pages,
-    session,
-)
+from app.dashboard import delivery_words, frame, plots
 from app.dashboard.frame import Missing, Visitor
 from app.dashboard.plots import Plot
 from app.dashboard.session import visitor
@@ -38,10 +30,6 @@ from app.house import House, house
 from app.store.dossiers import Dossier, Feeding
 
 router = APIRouter(include_in_schema=False, route_class=frame.Page)
-router.include_router(session.router)
-router.include_router(rules_pages.router)
-router.include_router(backtest_pages.router)
-router.include_router(delivery_pages.router)
 
 Here = Annotated[House, Depends(house)]
 Who = Annotated[Visitor, Depends(visitor)]

@@ -19,7 +19,7 @@ COOKIE = "forewarn_session"
 LASTS = timedelta(hours=12)
 SCOPE = "dashboard:read"
 
-router = APIRouter(route_class=frame.Page)
+router = APIRouter(include_in_schema=False, route_class=frame.Page)
 
 Here = Annotated[House, Depends(house)]
 

@@ -8,19 +8,22 @@ because its last user was killed, goes on running and is taken over by the next.
 
 from __future__ import annotations
 
+import enum
 import fcntl
 import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,6 +41,13 @@ _SOCKET_FOLDER_LIMIT = 80
 _SOCKET = ".s.PGSQL.5432"
 _NOBODY = 2**31 - 1  # no kernel gives a process this number
 _LOG_LIMIT_BYTES = 10 * 2**20
+_KNOCK_SECONDS = 5
+
+# Of PostgreSQL's protocol: https://www.postgresql.org/docs/18/protocol-message-formats.html
+_PROTOCOL = 3 << 16  # version 3.0, in the first message of a client
+_READY_FOR_QUERY = b"Z\0\0\0\5I"
+_TERMINATE = b"X\0\0\0\4"
+_SQLSTATE = re.compile(rb"\0C([0-9A-Z]{5})\0")
 
 
 class EmbeddedFailed(Unusable):
@@ -58,6 +68,39 @@ class BackupFailed(EmbeddedFailed):
 
 class StartFailed(EmbeddedFailed):
     """PostgreSQL did not start, or not in time."""
+
+
+class _Answer(enum.Enum):
+    """What the server says to somebody who asks to be let into our database."""
+
+    not_now = "not now"
+    no_database = "no database"
+    welcome = "welcome"
+
+
+_REFUSALS = {b"3D000": _Answer.no_database, b"57P03": _Answer.not_now}
+
+
+@contextmanager
+def started_beside(data_dir: Path) -> Iterator[None]:
+    """Has the server of that folder started while the block does something else, such as loading what will
+    use it; the block is one more user of it, and finds out by ``Embedded.start`` when, or why not.
+    """
+    user = Embedded(data_dir)
+
+    def start() -> None:
+        with suppress(
+            EmbeddedFailed
+        ):  # Whoever starts it in the block meets the same, and tells it.
+            user.start()
+
+    beside = threading.Thread(target=start)
+    beside.start()
+    try:
+        yield
+    finally:
+        beside.join()
+        user.stop()
 
 
 class Embedded:
@@ -310,7 +353,7 @@ class Embedded:
         if not (self._cluster / "PG_VERSION").exists():
             self._make_cluster()
         started = False
-        while not self._is_ready():
+        while self._knock() is _Answer.not_now:
             # A socket may answer without a server: for an instant after it was killed, or because
             # it runs in another container. Only when both are gone a new one is launched.
             if self.postmaster() is None and not self._is_alive():
@@ -384,10 +427,10 @@ class Embedded:
             time.sleep(0.2)
 
     def _make_database(self) -> None:
-        at = ("-h", str(self._socket_folder()), "-U", SUPERUSER)
-        names = self._run("psql", *at, "-XAtc", "SELECT datname FROM pg_database", "postgres")
-        if DATABASE in names.stdout.split():
+        """Makes our database in a new cluster, and where the first start was killed before it could."""
+        if self._knock() is not _Answer.no_database:
             return
+        at = ("-h", str(self._socket_folder()), "-U", SUPERUSER)
         made = self._run("createdb", *at, DATABASE)
         if made.returncode:
             raise StartFailed(f"PostgreSQL could not make its database: {_last_words(made.stdout)}")
@@ -402,10 +445,28 @@ class Embedded:
                 return False
         return True
 
-    def _is_ready(self) -> bool:
-        """Whether the server takes requests."""
-        asked = self._run("pg_isready", "-q", "-d", "postgres", "-h", str(self._socket_folder()))
-        return asked.returncode == 0
+    def _knock(self) -> _Answer:
+        """Asks to be let into our database, in PostgreSQL's protocol, and leaves again.
+
+        Some milliseconds, where its own programs take thirty; every command waits for it.
+        Whoever is refused for another reason than these is told so when connecting.
+        """
+        names = f"user\0{SUPERUSER}\0database\0{DATABASE}\0\0".encode()
+        first = (len(names) + 8).to_bytes(4, "big") + _PROTOCOL.to_bytes(4, "big") + names
+        heard = b""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock, suppress(OSError):
+            knock.settimeout(_KNOCK_SECONDS)
+            knock.connect(str(self._socket_folder() / _SOCKET))
+            knock.sendall(first)
+            while not heard.endswith(_READY_FOR_QUERY) and (more := knock.recv(4096)):
+                heard += more
+            knock.sendall(_TERMINATE)
+        if heard.endswith(_READY_FOR_QUERY):
+            return _Answer.welcome
+        refused = _SQLSTATE.search(heard)
+        if refused is None:
+            return _Answer.not_now
+        return _REFUSALS.get(refused[1], _Answer.welcome)
 
     def _bury_the_dead(self) -> None:
         """Makes PostgreSQL believe that the server of the lock files is gone, which it is.

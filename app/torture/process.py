@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
-from app import access, main, settings, telemetry
+from app import access, doorstep, main, settings, telemetry
 from app.bench import loops
 
 _LOOK_AGAIN_SECONDS = 0.1
@@ -79,7 +79,9 @@ def run() -> int:
     def tell(address: str, key: access.IssuedKey | None) -> None:
         telemetry.line("torture.listens", address=address, made_key=key is not None)
 
-    loops.run(main.serve(chosen, host="127.0.0.1", port=told.port, role=role, tell=tell))
+    loops.run(
+        main.serve(chosen, listening=doorstep.listen("127.0.0.1", told.port), role=role, tell=tell)
+    )
     return 0
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from app import main
+from app import doorstep, main
 from app.connections import (
     MOST_HEAD_BYTES,
     MOST_HEADERS,
@@ -96,7 +96,7 @@ class Call:
 @asynccontextmanager
 async def _place(most: int = 100) -> AsyncIterator[Place]:
     connections = Connections(most=most, head_seconds=10, unread_seconds=30)
-    listening = main.listen("127.0.0.1", 0)
+    listening = doorstep.listen("127.0.0.1", 0)
     place = Place(connections, listening.getsockname()[1])
     protocol = cast("type[asyncio.Protocol]", connections.protocol)
     config = uvicorn.Config(

@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from app import access, main
+from app import access, doorstep, main
 from app.database import Database
 from app.settings import Settings
 from tests.app import board_cast
@@ -111,7 +111,7 @@ def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         await database.close()
         return made.token
 
-    with main.listen("127.0.0.1", 0) as listening:
+    with doorstep.listen("127.0.0.1", 0) as listening:
         app = main.create_app(settings, role="api")
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
