@@ -20,7 +20,7 @@ The rooms, top to bottom; each may use those below it and none above:
     backtest, timetable        verbs: replay history and score it; play scenarios of rules
     evaluate                   verb: load, judge, write down
     policy, recall             what is asked of signals now; what a process remembers of series
-    quotas                     how much each key may write
+    quotas, lately             how much each key may write; what pages show that takes long to count
     store                      all SQL, by noun
     premises                   the database that the settings name, opened
     tables                     the tables, for the store alone

@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from fastapi import Request
 
 from alerts.catalogue import Catalogue
 from alerts.mechanisms import Profile
+from app import store
 from app.backtest.stored import Desk
-from app.database import Database
+from app.database import Connection, Database
 from app.ingest import Intake
+from app.lately import Lately
 from app.policy import Policy
 from app.quotas import Quotas
 from app.rulebook import Rulebook
@@ -80,6 +83,15 @@ class House:
     waiting: Places = field(default_factory=lambda: Places(MOST_WAITING))
     previews: Places = field(default_factory=lambda: Places(MOST_PREVIEWS))
     guesses: Guesses = field(default_factory=Guesses)
+    feeds: Lately[store.board.Feeds] = field(init=False)
+    deliveries: Lately[store.endpoint_health.Counts] = field(init=False)
+
+    def __post_init__(self) -> None:
+        async def count_feeds(connection: Connection, now: datetime) -> store.board.Feeds:
+            return await store.board.count_feeds(connection, self.catalogue, now)
+
+        self.feeds = Lately(self.database, count_feeds)
+        self.deliveries = Lately(self.database, store.endpoint_health.count)
 
     @property
     def catalogue(self) -> Catalogue:

@@ -256,6 +256,25 @@ alerts = Table(
         postgresql_where=text("state = 'open'"),
     ),
     Index("alerts_updated", text("updated_at DESC"), text("id DESC")),
+    Index(
+        "alerts_in_need",
+        text("(exercise <> '')"),
+        text("level DESC"),
+        text("severity DESC"),
+        text(
+            "array_position(ARRAY['monitoring', 'early_warning', 'disruption', 'crisis'], "
+            "recommendation ->> 'level') DESC NULLS LAST"
+        ),
+        text("updated_at DESC"),
+        "id",
+        postgresql_where=text("state = 'open'"),
+    ),
+    Index(
+        "alerts_open_updated",
+        text("updated_at DESC"),
+        text("id DESC"),
+        postgresql_where=text("state = 'open'"),
+    ),
 )
 
 alert_ends = Table(

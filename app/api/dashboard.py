@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -140,6 +141,10 @@ class SpeedShown(BaseModel):
 class DeliveryObjective(BaseModel):
     """How soon subscribers hear, and what waits."""
 
+    counted_at: datetime = Field(
+        description="When deliveries and tries were counted, of `endpoints` too: at `now`, or where they "
+        "are many up to 15 seconds before."
+    )
     last_hour: SpeedShown
     last_day: SpeedShown
     owed: int = Field(description="Deliveries owed, suspended endpoints included.")
@@ -187,9 +192,12 @@ class EndpointShown(BaseModel):
 
 
 class BoardShown(BaseModel):
-    """Everything on the front page at one instant."""
+    """Everything on the front page at one instant, but for what was counted a moment before."""
 
     now: datetime
+    feeds_counted_at: datetime = Field(
+        description="When feeds were counted: at `now`, or where they are many up to 15 seconds before."
+    )
     open_alerts: int = Field(description="How many are open, drills not counted.")
     sectors: list[SectorShown] = Field(description="The worst first.")
     alerts: list[OpenAlertShown] = Field(description="The worst first, drills last; at most 100.")
@@ -204,14 +212,17 @@ class BoardShown(BaseModel):
 @router.get("/v1/dashboard", summary="The operators' board", response_model=BoardShown)
 async def show_board(_: Operator, here: Here) -> BoardShown:
     """What is wrong, where, since when and how bad; what changed; feeds and deliveries."""
+    now = datetime.now(UTC)
+    feeds, counts = await asyncio.gather(here.feeds.look(now), here.deliveries.look(now))
     async with here.database.begin() as connection:
-        board = await store.board.read(connection, here.catalogue, datetime.now(UTC))
+        board = await store.board.read(connection, here.catalogue, now, feeds=feeds, counts=counts)
     return _shown(board)
 
 
 def _shown(board: Board) -> BoardShown:
     return BoardShown(
         now=board.now,
+        feeds_counted_at=board.feeds_counted_at,
         open_alerts=board.open_alerts,
         sectors=[_sector(row) for row in board.sectors],
         alerts=[_alert(row) for row in board.alerts],
@@ -309,6 +320,7 @@ def _feed(feed: Feed) -> FeedShown:
 
 def _objective(survey: Survey) -> DeliveryObjective:
     return DeliveryObjective(
+        counted_at=survey.counted_at,
         last_hour=_speed(survey.last_hour),
         last_day=_speed(survey.last_day),
         owed=survey.owed,

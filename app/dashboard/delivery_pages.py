@@ -85,8 +85,9 @@ async def list_deliveries(
 ) -> HTMLResponse:
     """Every endpoint, those in trouble first; and the newest deliveries, of one state or all."""
     now = datetime.now(UTC)
+    counts = await here.deliveries.look(now)
     async with here.database.begin() as connection:
-        survey = await store.endpoint_health.survey(connection, now)
+        survey = await store.endpoint_health.survey(connection, now, counts=counts)
         found = await store.delivery_log.newest(
             connection, state=state, before=before, limit=DELIVERIES_SHOWN + 1
         )

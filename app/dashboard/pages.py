@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from pydantic import AwareDatetime
 
 from alerts import explanation, judgement
 from alerts.lifecycle import Alert, AlertState, Evidence
@@ -35,7 +36,8 @@ Here = Annotated[House, Depends(house)]
 Who = Annotated[Visitor, Depends(visitor)]
 
 AFTER_THE_ALERT = timedelta(days=60)
-LISTED = 200
+LISTED = 100
+ALERTS_ON_THE_BOARD = 50
 ENDPOINTS_ON_THE_BOARD = 8
 GREATEST_ID = 2**63 - 1
 
@@ -44,8 +46,9 @@ GREATEST_ID = 2**63 - 1
 async def show_now(request: Request, here: Here, who: Who) -> HTMLResponse:
     """The board: what is wrong, where, since when and how bad; then the rest in order of need."""
     now = datetime.now(UTC)
+    feeds, counts = await asyncio.gather(here.feeds.look(now), here.deliveries.look(now))
     async with here.database.begin() as connection:
-        board = await store.board.read(connection, here.catalogue, now)
+        board = await store.board.read(connection, here.catalogue, now, feeds=feeds, counts=counts)
     worst = board.worst
     return frame.page(
         request,
@@ -55,6 +58,7 @@ async def show_now(request: Request, here: Here, who: Who) -> HTMLResponse:
         heading=f"{worst.severity.name}: {worst.title}" if worst else "All calm",
         now=now,
         board=board,
+        alerts=board.alerts[:ALERTS_ON_THE_BOARD],
         endpoints=board.delivery.endpoints[:ENDPOINTS_ON_THE_BOARD],
         stands=delivery_words.standing,
         titles=Titles(here.catalogue),
@@ -63,12 +67,19 @@ async def show_now(request: Request, here: Here, who: Who) -> HTMLResponse:
 
 
 @router.get("/alerts")
-async def list_alerts(request: Request, here: Here, who: Who) -> HTMLResponse:
-    """All alerts, open and resolved, the last moved first."""
+async def list_alerts(
+    request: Request,
+    here: Here,
+    who: Who,
+    moved: AwareDatetime | None = None,
+    before: Annotated[int | None, Query(ge=1, le=GREATEST_ID)] = None,
+) -> HTMLResponse:
+    """Alerts, open and resolved, the last moved first; from behind one on that moved then."""
     now = datetime.now(UTC)
+    place = None if moved is None or before is None else (moved, before)
     async with here.database.begin() as connection:
-        kept = await store.alerts.newest(connection, before=None, limit=LISTED + 1, equal_to={})
-    shown = [k.alert for k in kept[:LISTED]]
+        kept = await store.alerts.newest(connection, before=place, limit=LISTED + 1, equal_to={})
+    shown = kept[:LISTED]
     return frame.page(
         request,
         "alerts",
@@ -76,8 +87,10 @@ async def list_alerts(request: Request, here: Here, who: Who) -> HTMLResponse:
         part="alerts",
         heading="Alerts",
         now=now,
-        alerts=shown,
-        more=len(kept) > LISTED,
+        here=request.url.path + (f"?{request.url.query}" if place else ""),
+        alerts=[k.alert for k in shown],
+        is_newest=place is None,
+        last=shown[-1] if len(kept) > LISTED else None,
     )
 
 

@@ -1,7 +1,8 @@
 """What operators watch: sectors, open alerts, what changed, feeds and deliveries. Reads only.
 
-A handful of queries make the whole board, whatever its size. Drills (exercises) are shown but
-never weigh on a sector.
+A handful of queries make the whole board, whatever its size. What must be counted over every series
+and every delivery may be given to it, counted a moment before (``app.lately``). Drills (exercises) are
+shown but never weigh on a sector.
 """
 
 from __future__ import annotations
@@ -116,6 +117,20 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class Feeds:
+    """Every feed, counted at one instant: by sector, and those that are latest against their own pace."""
+
+    at: datetime
+    by_sector: Mapping[str, FeedCounts]
+    latest: tuple[Feed, ...]
+
+    @property
+    def looked_at(self) -> int:
+        """How many feeds were counted."""
+        return sum(counts.series for counts in self.by_sector.values())
+
+
+@dataclass(frozen=True, slots=True)
 class PartnerSeen:
     """When a partner's newest key was last used; None when none ever was."""
 
@@ -143,9 +158,12 @@ class SectorRow:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything on the front page at one instant. ``open_alerts`` counts drills out."""
+    """Everything on the front page at one instant, but for feeds, which were counted at
+    ``feeds_counted_at``, and what ``delivery`` has counted. ``open_alerts`` counts drills out.
+    """
 
     now: datetime
+    feeds_counted_at: datetime
     sectors: tuple[SectorRow, ...]
     alerts: tuple[AlertRow, ...]
     open_alerts: int
@@ -161,22 +179,33 @@ class Board:
         return self.alerts[0] if self.alerts else None
 
 
-async def read(connection: Connection, catalogue: Catalogue, now: datetime) -> Board:
-    """The whole board. Eleven queries, each by an index or over one narrow row a series."""
+async def read(
+    connection: Connection,
+    catalogue: Catalogue,
+    now: datetime,
+    *,
+    feeds: Feeds | None = None,
+    counts: endpoint_health.Counts | None = None,
+) -> Board:
+    """The whole board. Five queries, each over what is shown or open; and those that count what is not
+    at hand.
+    """
+    if feeds is None:
+        feeds = await count_feeds(connection, catalogue, now)
     alerts = await open_alerts(connection)
-    changes = await newest_changes(connection, CHANGES_READ)
-    counts = await _feed_counts(connection, catalogue, now)
+    changes, of_sectors = await _newest_changes(connection)
     tallies = await _tallies(connection)
     return Board(
         now=now,
-        sectors=_sector_rows(catalogue, tallies, changes, counts),
+        feeds_counted_at=feeds.at,
+        sectors=_sector_rows(catalogue, tallies, of_sectors, feeds.by_sector),
         alerts=tuple(alerts),
         open_alerts=sum(tally[0] for tally in tallies.values()),
-        changes=tuple(changes[:CHANGES_SHOWN]),
-        feed_counts=_sum(counts.values()),
-        feeds=tuple(await _feeds(connection, catalogue, now)),
+        changes=changes,
+        feed_counts=_sum(feeds.by_sector.values()),
+        feeds=feeds.latest,
         partners=tuple(await _partners(connection)),
-        delivery=await endpoint_health.survey(connection, now),
+        delivery=await endpoint_health.survey(connection, now, counts=counts),
     )
 
 
@@ -209,26 +238,33 @@ def _advice(document: dict[str, Any] | None) -> Advice | None:
     return Advice(Level[document["level"]], tuple(document["reasons"]))
 
 
-async def newest_changes(
-    connection: Connection, most: int, alert_id: int | None = None
-) -> list[Change]:
-    """The newest transitions, of all alerts or of one, newest recorded first.
+async def _newest_changes(
+    connection: Connection,
+) -> tuple[tuple[Change, ...], dict[str, list[Change]]]:
+    """The newest transitions of all alerts, and those of each sector but for drills, newest recorded first.
 
-    Those of one request share the instant they were recorded at, whichever of its transactions
-    committed first; they stand in the order they were observed.
+    Of the newest ``CHANGES_READ``. Those of one request share the instant they were recorded at,
+    whichever of its transactions committed first; they stand in the order they were observed.
     """
-    of_one = "WHERE t.alert_id = :alert" if alert_id is not None else ""
     rows = await connection.execute(
         text(
-            "SELECT t.id, a.ref, a.title, a.sector, a.exercise, t.type, t.level_from, t.level_to, "
-            "t.severity_from, t.severity_to, t.at, t.recorded_at, t.reason "
-            f"FROM transitions AS t JOIN alerts AS a ON a.id = t.alert_id {of_one} "
-            "ORDER BY t.id DESC LIMIT :most"
+            "SELECT * FROM (SELECT newest.*, row_number() OVER (ORDER BY {order}) AS nth, "
+            "CASE WHEN exercise = '' THEN "
+            "row_number() OVER (PARTITION BY sector, exercise ORDER BY {order}) END AS nth_of_sector "
+            "FROM (SELECT t.id, a.ref, a.title, a.sector, a.exercise, t.type, t.level_from, "
+            "t.level_to, t.severity_from, t.severity_to, t.at, t.recorded_at, t.reason "
+            "FROM transitions AS t JOIN alerts AS a ON a.id = t.alert_id "
+            "ORDER BY t.id DESC LIMIT :read) AS newest) AS numbered "
+            "WHERE nth <= :shown OR nth_of_sector <= :trend ORDER BY nth".format(
+                order="recorded_at DESC, at DESC, id DESC"
+            )
         ),
-        {"most": most} | ({"alert": alert_id} if alert_id is not None else {}),
+        {"read": CHANGES_READ, "shown": CHANGES_SHOWN, "trend": TREND_SHOWN},
     )
-    changes = [
-        Change(
+    shown: list[Change] = []
+    of_sectors: dict[str, list[Change]] = {}
+    for r in rows:
+        change = Change(
             r.id,
             r.ref,
             r.title,
@@ -243,9 +279,11 @@ async def newest_changes(
             r.recorded_at,
             r.reason,
         )
-        for r in rows
-    ]
-    return sorted(changes, key=lambda c: (c.recorded_at, c.at, c.id), reverse=True)
+        if r.nth <= CHANGES_SHOWN:
+            shown.append(change)
+        if r.nth_of_sector is not None and r.nth_of_sector <= TREND_SHOWN:
+            of_sectors.setdefault(change.sector, []).append(change)
+    return tuple(shown), of_sectors
 
 
 async def _tallies(connection: Connection) -> dict[str, tuple[int, Level, Severity]]:
@@ -262,21 +300,17 @@ async def _tallies(connection: Connection) -> dict[str, tuple[int, Level, Severi
 def _sector_rows(
     catalogue: Catalogue,
     tallies: dict[str, tuple[int, Level, Severity]],
-    changes: Sequence[Change],
-    counts: dict[str, FeedCounts],
+    changes: Mapping[str, Sequence[Change]],
+    counts: Mapping[str, FeedCounts],
 ) -> tuple[SectorRow, ...]:
-    """Worst first; sectors of which nothing was ever heard last."""
-    newest: dict[str, list[Change]] = {}
-    for change in changes:
-        if not change.exercise:
-            newest.setdefault(change.sector, []).append(change)
+    """Worst first; sectors of which nothing was ever heard last. ``changes`` are the newest first."""
     titles = {code: sector.title for code, sector in catalogue.sectors.items()}
     for code in (*tallies, *counts):
         titles.setdefault(code, code)
     rows = []
     for code, title in titles.items():
         alerts, level, severity = tallies.get(code, (0, Level.monitoring, Severity.none))
-        recent = newest.get(code, [])[:TREND_SHOWN]
+        recent = changes.get(code, ())
         rows.append(
             SectorRow(
                 code,
@@ -319,6 +353,12 @@ def _pace(catalogue: Catalogue, now: datetime) -> dict[str, object]:
     }
 
 
+async def count_feeds(connection: Connection, catalogue: Catalogue, now: datetime) -> Feeds:
+    """Every feed against its own pace. Three queries, two of them over one narrow row a series."""
+    by_sector = await _feed_counts(connection, catalogue, now)
+    return Feeds(now, by_sector, tuple(await _latest_feeds(connection, catalogue, now)))
+
+
 async def _feed_counts(
     connection: Connection, catalogue: Catalogue, now: datetime
 ) -> dict[str, FeedCounts]:
@@ -336,7 +376,7 @@ async def _feed_counts(
     return {r[0]: FeedCounts(r[1], r[2], r[3], r[4]) for r in rows}
 
 
-async def _feeds(connection: Connection, catalogue: Catalogue, now: datetime) -> list[Feed]:
+async def _latest_feeds(connection: Connection, catalogue: Catalogue, now: datetime) -> list[Feed]:
     """Feeds in order of lateness against their own pace, at most ``FEEDS_SHOWN``."""
     rows = await connection.execute(
         text(

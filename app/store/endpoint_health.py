@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import text
 
@@ -15,6 +15,7 @@ from alerts.routing import SubscriptionId
 from app.database import Connection
 
 HOURS_SHOWN = 24
+_HOUR = timedelta(hours=1)
 
 STANDINGS = ("suspended", "failing", "pending", "active")
 """How an endpoint may stand: its status, or ``failing`` while it is active and does not answer well."""
@@ -55,6 +56,32 @@ class Speed:
 
     first_byte: Percentiles | None = None
     success: Percentiles | None = None
+
+
+Done: TypeAlias = "tuple[int, int]"
+"""How many deliveries were delivered, and how many were given up."""
+
+Faults: TypeAlias = "tuple[int, datetime | None, str]"
+"""How many tries failed, when the last of them did, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted over deliveries and tries at one instant; it takes the longer the more there are.
+
+    By subscription and hour, by subscription, and under None over all of them.
+    """
+
+    at: datetime
+    finished: Mapping[tuple[str, datetime], Done]
+    failed: Mapping[tuple[str, datetime], Faults]
+    speeds: Mapping[str | None, tuple[Speed, Speed]]
+    owed: Mapping[str, tuple[int, datetime | None]]
+
+    @property
+    def looked_at(self) -> int:
+        """Deliveries that are owed, and what was finished and tried in the day."""
+        return _tried(self.finished, self.failed) + sum(owed for owed, _ in self.owed.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +132,13 @@ class EndpointHealth:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Every endpoint, those in trouble first, and how soon all of them together heard."""
+    """Every endpoint, those in trouble first, and how soon all of them together heard.
+
+    How endpoints stand is as of now; what is owed, finished and tried was counted at ``counted_at``.
+    """
 
     endpoints: tuple[EndpointHealth, ...]
+    counted_at: datetime
     last_hour: Speed = field(default_factory=Speed)
     last_day: Speed = field(default_factory=Speed)
 
@@ -149,65 +180,93 @@ class Tally:
 
 _OWED = (
     "SELECT subscription_id, count(*) AS owed, min(created_at) FILTER (WHERE finished_at IS NULL) "
-    "AS oldest FROM deliveries WHERE state = 'owed' {only} GROUP BY subscription_id"
+    "AS oldest FROM deliveries WHERE state = 'owed' "
+    # Every owed one is either; said so, the partial indexes find them among all that were ever delivered.
+    "AND (NOT blocked OR finished_at IS NULL AND alert_id IS NOT NULL) "
+    "{only} GROUP BY subscription_id"
 )
 
 
 async def survey(
-    connection: Connection, now: datetime, only: SubscriptionId | None = None
+    connection: Connection,
+    now: datetime,
+    only: SubscriptionId | None = None,
+    counts: Counts | None = None,
 ) -> Survey:
-    """Every subscription that is not removed, or only one. Four queries.
-
-    They read what was finished and tried in the last day, by the indexes on time, and what is owed.
-    """
-    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS_SHOWN - 1)
-    finished = await _finished(connection, since, only)
-    failed = await _failed(connection, since, only)
-    tried = sum(done for done, _ in finished.values()) + sum(each[0] for each in failed.values())
-    speeds = await _speeds(connection, now, only, one_in=max(1, tried // MOST_LOOKED_AT))
+    """Every subscription that is not removed, or only one. One query where ``counts`` are at hand."""
+    if counts is None:
+        counts = await count(connection, now, only)
     rows = await connection.execute(
         text(
             "SELECT s.id, p.name, s.url, s.status, s.reason, s.created_at, s.suspended_at, "
-            "s.ready_at, s.health, coalesce(o.owed, 0) AS owed, o.oldest "
-            "FROM subscriptions AS s JOIN partners AS p ON p.id = s.partner_id "
-            f"LEFT JOIN ({_OWED.format(only=_only('subscription_id', only))}) AS o "
-            "ON o.subscription_id = s.id "
+            "s.ready_at, s.health FROM subscriptions AS s JOIN partners AS p ON p.id = s.partner_id "
             f"WHERE s.status <> 'removed' {_only('s.id', only)}"
         ),
         _bound({}, only),
     )
-    found = []
-    for row in rows:
-        begins = [since + timedelta(hours=n) for n in range(HOURS_SHOWN)]
-        blocks = tuple(
-            Hour(at, finished.get((row.id, at), (0, 0))[0], failed.get((row.id, at), _NONE)[0])
-            for at in begins
-        )
-        faults = [failed[row.id, at] for at in begins if (row.id, at) in failed]
-        _, error_at, error = faults[-1] if faults else _NONE
-        found.append(
-            EndpointHealth(
-                subscription=SubscriptionId(row.id),
-                partner=row.name,
-                url=row.url,
-                status=row.status,
-                reason=row.reason,
-                created_at=row.created_at,
-                suspended_at=row.suspended_at,
-                ready_at=row.ready_at,
-                health=health_of(row.health),
-                owed=row.owed,
-                oldest_owed_at=row.oldest,
-                delivered=sum(block.delivered for block in blocks),
-                failed=sum(block.failed for block in blocks),
-                given_up=sum(finished.get((row.id, at), (0, 0))[1] for at in begins),
-                hours=blocks,
-                last_error=error,
-                last_error_at=error_at,
-                speed=speeds.get(row.id, (Speed(), Speed()))[1],
-            )
-        )
-    return Survey(tuple(sorted(found, key=_need)), *speeds.get(None, (Speed(), Speed())))
+    first = _first_hour(counts.at)
+    begins = [first + n * _HOUR for n in range(HOURS_SHOWN)]
+    found = [_health(row, begins, counts) for row in rows]
+    return Survey(tuple(sorted(found, key=_need)), counts.at, *counts.speeds.get(None, _UNHEARD))
+
+
+def _health(row: Any, begins: Sequence[datetime], counts: Counts) -> EndpointHealth:
+    done = [counts.finished.get((row.id, at), (0, 0)) for at in begins]
+    faults = [counts.failed.get((row.id, at), _NO_FAULT) for at in begins]
+    _, error_at, error = next((each for each in reversed(faults) if each[0]), _NO_FAULT)
+    owed, oldest = counts.owed.get(row.id, (0, None))
+    return EndpointHealth(
+        subscription=SubscriptionId(row.id),
+        partner=row.name,
+        url=row.url,
+        status=row.status,
+        reason=row.reason,
+        created_at=row.created_at,
+        suspended_at=row.suspended_at,
+        ready_at=row.ready_at,
+        health=health_of(row.health),
+        owed=owed,
+        oldest_owed_at=oldest,
+        delivered=sum(delivered for delivered, _ in done),
+        failed=sum(each[0] for each in faults),
+        given_up=sum(given_up for _, given_up in done),
+        hours=tuple(
+            Hour(at, delivered, each[0])
+            for at, (delivered, _), each in zip(begins, done, faults, strict=True)
+        ),
+        last_error=error,
+        last_error_at=error_at,
+        speed=counts.speeds.get(row.id, _UNHEARD)[1],
+    )
+
+
+async def count(
+    connection: Connection, now: datetime, only: SubscriptionId | None = None
+) -> Counts:
+    """What endpoints are owed, and how their last day went; of all, or only of one. Four queries.
+
+    They read what was finished and tried in the last day, by the indexes on time, and what is owed.
+    """
+    since = _first_hour(now)
+    finished = await _finished(connection, since, only)
+    failed = await _failed(connection, since, only)
+    one_in = max(1, _tried(finished, failed) // MOST_LOOKED_AT)
+    speeds = await _speeds(connection, now, only, one_in=one_in)
+    rows = await connection.execute(
+        text(_OWED.format(only=_only("subscription_id", only))), _bound({}, only)
+    )
+    return Counts(now, finished, failed, speeds, {row[0]: (row[1], row[2]) for row in rows})
+
+
+def _first_hour(now: datetime) -> datetime:
+    """When the oldest of the hours shown begins."""
+    return now.replace(minute=0, second=0, microsecond=0) - (HOURS_SHOWN - 1) * _HOUR
+
+
+def _tried(
+    finished: Mapping[tuple[str, datetime], Done], failed: Mapping[tuple[str, datetime], Faults]
+) -> int:
+    return sum(done for done, _ in finished.values()) + sum(each[0] for each in failed.values())
 
 
 async def tally(connection: Connection) -> Tally:
@@ -247,7 +306,7 @@ def _need(endpoint: EndpointHealth) -> tuple[object, ...]:
 
 async def _finished(
     connection: Connection, since: datetime, only: SubscriptionId | None
-) -> dict[tuple[str, datetime], tuple[int, int]]:
+) -> dict[tuple[str, datetime], Done]:
     """Deliveries that were delivered, and given up, by subscription and hour."""
     rows = await connection.execute(
         text(
@@ -261,12 +320,13 @@ async def _finished(
     return {(r[0], r[1]): (r[2], r[3]) for r in rows}
 
 
-_NONE: tuple[int, datetime | None, str] = (0, None, "")
+_NO_FAULT: Faults = (0, None, "")
+_UNHEARD = (Speed(), Speed())
 
 
 async def _failed(
     connection: Connection, since: datetime, only: SubscriptionId | None
-) -> dict[tuple[str, datetime], tuple[int, datetime | None, str]]:
+) -> dict[tuple[str, datetime], Faults]:
     """Tries that failed, when the last of them was and why it did, by subscription and hour."""
     rows = await connection.execute(
         text(

@@ -85,6 +85,17 @@ async def test_among_equals_the_alert_with_a_recommendation_comes_first(board: B
     assert board.open_alerts == 4
 
 
+async def test_the_worst_alerts_are_read_from_an_index_in_their_order(staged: Database) -> None:
+    async with staged.begin() as connection:
+        for way in ("seqscan", "sort", "incremental_sort"):
+            await connection.execute(text(f"SET LOCAL enable_{way} = off"))
+        await store.board.open_alerts(connection)
+        scans = await connection.execute(
+            text("SELECT pg_stat_get_xact_numscans(CAST('alerts_in_need' AS regclass))")
+        )
+        assert scans.scalar_one() == 1
+
+
 async def test_what_changed_is_told_newest_recorded_first(board: Board) -> None:
     places = [(change.recorded_at, change.at, change.id) for change in board.changes]
     assert places == sorted(places, reverse=True)

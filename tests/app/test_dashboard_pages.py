@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import html
 import json
 import re
 from collections.abc import AsyncIterator
@@ -17,8 +18,8 @@ from sqlalchemy import text
 
 from alerts.rules import Band, Bands, Direction, Family, MedianOfWindow, PercentChange, Rule
 from alerts.signals import Sample, SeriesId, SeriesKey, Severity
-from app import access, store
-from app.dashboard import frame, plots, session, words
+from app import access, lately, store
+from app.dashboard import frame, pages, plots, session, words
 from app.database import Database
 from app.ingest import Arrival
 from app.main import create_app
@@ -290,6 +291,44 @@ async def test_a_resolved_alert_keeps_its_page(staged: httpx.AsyncClient) -> Non
     first = _words(re.search(r"<h1>(.*?)</h1>", page, re.DOTALL))
     assert first == "Resolved: Chips of all kinds (semiconductors), 2021-02-28 to 2023-07-28"
     assert '<figure class="plot"' in page
+
+
+async def test_older_alerts_are_on_the_next_page_and_none_is_left_out(
+    staged: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = re.findall(r'<tr id="alert-([^"]+)"', (await staged.get("/alerts")).text)
+    monkeypatch.setattr(pages, "LISTED", 2)
+    seen: list[str] = []
+    following: str | None = "/alerts"
+    while following is not None:
+        page = (await staged.get(following)).text
+        assert f'hx-get="{html.escape(following)}"' in page, "what follows is the same part"
+        seen += re.findall(r'<tr id="alert-([^"]+)"', page)
+        link = re.search(r'rel="next" href="([^"]+)"', page)
+        following = html.unescape(link[1]) if link else None
+    assert seen == every
+    assert len(seen) > 4
+
+
+async def test_of_many_open_alerts_the_board_shows_those_to_look_at_first(
+    staged: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "ALERTS_ON_THE_BOARD", 2)
+    page = (await staged.get("/")).text
+    shown = re.findall(r'<li id="alert-([^"]+)"', page)
+    assert "; the 2 to look at first" in page
+    assert len(shown) == 2
+    assert _ref(page, "Gallium") in shown
+
+
+async def test_what_takes_long_to_count_is_shown_with_its_age(
+    staged: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lately, "COUNTED_EACH_TIME", 0)
+    assert "; counted" not in (await staged.get("/")).text, "the first who looks waits for it"
+    for path, times in (("/", 2), ("/deliveries", 2)):
+        page = (await staged.get(path)).text
+        assert len(re.findall(r"; counted [\w ]+ ago", page)) == times
 
 
 async def test_htmx_gets_only_the_part_that_moves(staged: httpx.AsyncClient) -> None:
