@@ -100,6 +100,7 @@ class Intake:
         self._waiting = 0
         self._waiting_of: dict[PartnerId, int] = {}
         self._ids: dict[SeriesKey, SeriesId] = {}
+        self._edition = policy.edition  # of the rules whose subjects' series are known too
         self._learning = asyncio.Lock()
         self._recall = Recall()
         self._cuts = database.ingest_cuts
@@ -121,10 +122,9 @@ class Intake:
         self._waiting += count
         self._waiting_of[partner] = held + count
         try:
-            keys = {a.key for a in arrivals}
-            subjects = {subject for k in keys for _, _, subject in self._policy.brief(k).joint}
-            await self._learn_series(keys | subjects, now)
-            return await self._through_lanes(arrivals, now, accepted)
+            while (series := self._known(arrivals)) is None:
+                await self._learn_series({a.key for a in arrivals}, now)
+            return await self._through_lanes(series, arrivals, now, accepted)
         finally:
             self._waiting -= count
             self._waiting_of[partner] -= count
@@ -147,38 +147,56 @@ class Intake:
         """Waits until everything accepted so far is committed."""
         await asyncio.gather(*(lane.task for lane in self._lanes if lane.task is not None))
 
-    async def _learn_series(self, keys: set[SeriesKey], now: datetime) -> None:
-        """Makes series not seen before, in a short transaction of its own.
+    def _known(self, arrivals: Sequence[Arrival]) -> list[SeriesId] | None:
+        """The series of each arrival; None where one is not known, or not what its rules need."""
+        if self._edition != self._policy.edition:
+            self._edition = self._policy.edition
+            self._ids.clear()  # Another rule may need series of another subject.
+        ids = self._ids
+        try:
+            return [ids[arrival.key] for arrival in arrivals]
+        except KeyError:
+            return None
 
-        One after the other: who waited for another that made the same has nothing left to make.
+    async def _learn_series(self, keys: set[SeriesKey], now: datetime) -> None:
+        """Makes series not seen before, and those of the subjects of their joint rules, in a short
+        transaction of its own.
+
+        One after the other: who waited for another that made the same has nothing left to make. While it
+        waits, another request may forget what it learns: whoever calls looks again.
         """
-        # Until none is missing: while this waits, another request may forget what this one knew.
-        while not keys <= self._ids.keys():
-            async with self._learning:
-                new = keys - self._ids.keys()
-                if len(self._ids) >= SERIES_REMEMBERED:
-                    self._ids.clear()
-                    new = keys
-                if new:
-                    async with self._database.brief() as connection:
-                        found = await store.series.find_or_make(connection, new, now)
+        async with self._learning:
+            edition = self._edition
+            subjects = {subject for k in keys for _, _, subject in self._policy.brief(k).joint}
+            wanted = keys | subjects
+            new = wanted - self._ids.keys()
+            if len(self._ids) >= SERIES_REMEMBERED:
+                self._ids.clear()
+                new = wanted
+            if new:
+                async with self._database.brief() as connection:
+                    found = await store.series.find_or_make(connection, new, now)
+                if edition == self._policy.edition:
                     self._ids.update(found)
 
     async def _through_lanes(
-        self, arrivals: Sequence[Arrival], now: datetime, accepted: float
+        self,
+        series: Sequence[SeriesId],
+        arrivals: Sequence[Arrival],
+        now: datetime,
+        accepted: float,
     ) -> Receipt:
         loop = asyncio.get_running_loop()
         parts: dict[int, _Part] = {}
         places: dict[int, list[int]] = {}
-        for place, arrival in enumerate(arrivals):
-            series = self._ids[arrival.key]
-            number = series % len(self._lanes)
+        for place, (one, arrival) in enumerate(zip(series, arrivals, strict=True)):
+            number = one % len(self._lanes)
             part = parts.get(number)
             if part is None:
                 part = _Part(now, accepted, self._cuts, [], [], loop.create_future())
                 parts[number] = part
                 places[number] = []
-            part.series.append(series)
+            part.series.append(one)
             part.arrivals.append(arrival)
             places[number].append(place)
         for number, part in parts.items():

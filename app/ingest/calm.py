@@ -34,20 +34,14 @@ class Glance:
     """What a look found: the rows of what is surely calm, and the series that must be judged.
 
     ``moved`` says of the calm series what is remembered of them, with the new samples, how many they are,
-    and the newest instant.
+    and the newest instant. ``versions`` says which versions the scopes' lanes must have: the newest that any
+    series remembers that was taken to be calm.
     """
 
     rows: list[Row] = field(default_factory=list)
     moved: dict[SeriesId, tuple[Remembered, int, datetime]] = field(default_factory=dict)
     others: set[SeriesId] = field(default_factory=set)
-
-    def versions(self) -> dict[int, int]:
-        """Which versions the scopes' lanes must have: the newest that any calm series remembers."""
-        found: dict[int, int] = {}
-        for held, _, _ in self.moved.values():
-            for ground in held.grounds:
-                found[ground.lane] = max(found.get(ground.lane, 0), ground.version)
-        return found
+    versions: dict[int, int] = field(default_factory=dict)
 
     def left_of(self, requests: Sequence[Request]) -> tuple[list[list[int]], list[Request]]:
         """What must be judged of each request, after the places of it."""
@@ -86,16 +80,28 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
                 continue
             moved[s] = held, known[1] + 1 if known else 1, at
             rows.append(Row(s, at, partner, revision or 1, value, now, detail))
-    versions = found.versions()
-    aged = {
-        s
-        for s, (held, _, _) in moved.items()
-        if any(versions[ground.lane] != ground.version for ground in held.grounds)
-    }
-    _judge_too(found, aged, recall)
+    _judge_too(found, _aged(found), recall)
     if others and rows:
         _take_along(found, requests, policy, recall)
     return found
+
+
+def _aged(found: Glance) -> set[SeriesId]:
+    """The series that remember scopes as they were before others do; notes the versions that count."""
+    versions, is_one = found.versions, True
+    for held, _, _ in found.moved.values():
+        for ground in held.grounds:
+            before = versions.setdefault(ground.lane, ground.version)
+            if before != ground.version:
+                versions[ground.lane] = max(before, ground.version)
+                is_one = False
+    if is_one:
+        return set()
+    return {
+        s
+        for s, (held, _, _) in found.moved.items()
+        if any(versions[ground.lane] != ground.version for ground in held.grounds)
+    }
 
 
 def _judge_too(found: Glance, series: Collection[SeriesId], recall: Recall) -> None:
@@ -142,7 +148,7 @@ async def keep(connection: Driver, glance: Glance, recall: Recall, now: datetime
         for series, (held, gained, at) in sorted(glance.moved.items())
     ]
     count, versions = await store.calm.advance(connection, advances, now)
-    if count != len(advances) or any(versions[n] != v for n, v in glance.versions().items()):
+    if count != len(advances) or any(versions[n] != v for n, v in glance.versions.items()):
         raise Overtaken
     await store.signals.keep(connection, glance.rows)
     for series, (held, _, _) in glance.moved.items():

@@ -80,6 +80,8 @@ def packed(samples: Iterable[Sample], ring: bytes = b"") -> bytes:
 
 def slots_of(instants: Sequence[int], values: Sequence[float]) -> bytes:
     """What a ring gains by these samples, oldest first: no more than it holds."""
+    if len(instants) == 1:
+        return _SLOT.pack(instants[0], values[0])
     newest = zip(instants[-RING_SAMPLES:], values[-RING_SAMPLES:], strict=True)
     return b"".join([_SLOT.pack(at, value) for at, value in newest])
 
