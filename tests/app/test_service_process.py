@@ -126,6 +126,26 @@ def test_a_first_start_prints_a_key_that_opens_the_board_and_a_second_prints_non
         assert second.end(signal.SIGINT) == 0, "and so does Ctrl-C"
 
 
+def test_told_to_stop_while_it_loads_it_ends_in_a_word_and_leaves_no_postgresql(
+    folder: Path,
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "serve", "--port", "0"],
+        env=_environment(DATA_DIR=str(folder)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + START_SECONDS
+    while Embedded(folder).postmaster() is None:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < until, "PostgreSQL was not started"
+    process.send_signal(signal.SIGTERM)
+    _, complained = process.communicate(timeout=60)
+    assert "Traceback" not in complained
+    assert Embedded(folder).postmaster() is None
+
+
 def test_postgresql_killed_under_the_service_is_503_for_a_moment_and_then_well_again(
     folder: Path,
 ) -> None:
