@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from app.database import Database
-from app.embedded import Embedded
+from app.embedded import Embedded, EmbeddedFailed
 from app.settings import Settings
 
 
@@ -26,7 +26,7 @@ async def database_of(
     url = settings.database_url
     if url is None:
         embedded = Embedded(settings.data_dir)
-        url = await asyncio.to_thread(embedded.start)
+        url = await _started(embedded)
     database = Database(
         url,
         silence_seconds=settings.database_silence_seconds,
@@ -41,3 +41,16 @@ async def database_of(
         await database.close()
         if embedded is not None:
             await asyncio.to_thread(embedded.stop)
+
+
+async def _started(embedded: Embedded) -> str:
+    """Its URL. Whoever is cancelled meanwhile leaves it again: the thread cannot be."""
+    starting = asyncio.create_task(asyncio.to_thread(embedded.start))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        embedded.give_up()
+        with suppress(EmbeddedFailed):
+            await starting
+        await asyncio.to_thread(embedded.stop)
+        raise

@@ -142,8 +142,8 @@ class DeliveryObjective(BaseModel):
     """How soon subscribers hear, and what waits."""
 
     counted_at: datetime = Field(
-        description="When deliveries and tries were counted, of `endpoints` too: at `now`, or where they "
-        "are many up to 15 seconds before."
+        description="When the count of deliveries and tries began, of `endpoints` too: at `now`, or where "
+        "they are many some seconds before."
     )
     last_hour: SpeedShown
     last_day: SpeedShown
@@ -196,7 +196,7 @@ class BoardShown(BaseModel):
 
     now: datetime
     feeds_counted_at: datetime = Field(
-        description="When feeds were counted: at `now`, or where they are many up to 15 seconds before."
+        description="When the count of feeds began: at `now`, or where they are many some seconds before."
     )
     open_alerts: int = Field(description="How many are open, drills not counted.")
     sectors: list[SectorShown] = Field(description="The worst first.")

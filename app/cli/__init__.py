@@ -63,7 +63,7 @@ def serve(
     chosen = settings.from_environment()
     listening = doorstep.listen(host, port)
     own = chosen.database_url is None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Until it serves, it is as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # Until it serves and drains.
     gc.disable()  # Until it serves: what is being loaded stays, and looking for what does not took an eighth.
     # Loading the service takes as long as all else; PostgreSQL starts meanwhile.
     with embedded.started_beside(chosen.data_dir) if own else nullcontext():

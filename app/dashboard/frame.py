@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from app.dashboard import words
-from app.database import DatabaseAway
+from app.database import DatabaseAway, ValueRefused
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -74,7 +74,7 @@ class Page(APIRoute):
                 response = _to_sign_in(request)
             except Missing as error:
                 response = trouble(request, 404, "There is nothing here", str(error))
-            except RequestValidationError:
+            except (RequestValidationError, ValueRefused):
                 detail = f"{request.url.path} is no address of this service."
                 response = trouble(request, 404, "There is nothing here", detail)
             except DatabaseAway as error:

@@ -147,7 +147,7 @@ class Database:
 
     @property
     def ingest_cuts(self) -> int:
-        """How many connections for signals were lost, or were given up because others were."""
+        """How many connections for signals were lost or made: another database may answer after each."""
         return self._ingest.cuts
 
     def queue(self, *, flushed: bool = True) -> AbstractAsyncContextManager[Driver]:

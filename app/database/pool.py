@@ -25,7 +25,8 @@ _BEGIN_UNFLUSHED = "BEGIN; SET LOCAL synchronous_commit TO off"
 class Pool:
     """Keeps connections as many as were ever wanted at the same time, and ``most`` of them at most.
 
-    ``cuts`` counts those that were lost.
+    ``cuts`` counts those that were lost and those that were made: after each, another PostgreSQL may answer
+    than the one that did.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[Driver]], most: int) -> None:
@@ -46,7 +47,7 @@ class Pool:
         """
         async with self._room:
             try:
-                raw = self._take() or await self._connect()
+                raw = self._take() or await self._make()
             except (OSError, *FAULTS) as error:
                 raise DatabaseAway(sentence(error)) from error
             is_free, patience = False, None
@@ -74,6 +75,10 @@ class Pool:
                 else:
                     self.cuts += 1
                     raw.terminate()  # It may be in the middle of anything; PostgreSQL rolls back.
+
+    async def _make(self) -> Driver:
+        self.cuts += 1
+        return await self._connect()
 
     def drop(self) -> None:
         """Closes every connection that is not in use."""

@@ -70,6 +70,10 @@ class StartFailed(EmbeddedFailed):
     """PostgreSQL did not start, or not in time."""
 
 
+class _GivenUp(StartFailed):
+    """Somebody else has decided that it need not start."""
+
+
 class _Answer(enum.Enum):
     """What the server says to somebody who asks to be let into our database."""
 
@@ -89,9 +93,7 @@ def started_beside(data_dir: Path) -> Iterator[None]:
     user = Embedded(data_dir)
 
     def start() -> None:
-        with suppress(
-            EmbeddedFailed
-        ):  # Whoever starts it in the block meets the same, and tells it.
+        with suppress(Exception):  # Whoever starts it in the block meets the same, and tells it.
             user.start()
 
     beside = threading.Thread(target=start)
@@ -99,6 +101,7 @@ def started_beside(data_dir: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        user.give_up()
         beside.join()
         user.stop()
 
@@ -117,6 +120,7 @@ class Embedded:
         self._log = self.data_dir / "postgres.log"
         self._programs = programs()
         self._use: int | None = None
+        self._given_up = threading.Event()
         self._account: pwd.struct_passwd | None = None
         self._wrapper: tuple[str, ...] = ()
 
@@ -135,16 +139,31 @@ class Embedded:
             EmbeddedFailed: with one sentence that says why.
         """
         self._prepare_folder()
-        with self._alone():
+        while (alone := self._alone_at_once()) is None:
+            self._pause()
+        try:
             if self._use is None:
                 self._use = _lock(self.data_dir / "in-use.lock", fcntl.LOCK_SH)
             try:
                 self._start_unless_alive(timeout_seconds)
+            except _GivenUp:
+                self._go()
+                raise
+            except BaseException:
+                self._leave()  # Not stopped: if it is recovering, that goes on.
+                raise
+            try:
                 self._make_database()
             except BaseException:
-                self._leave()
+                self._go()
                 raise
+        finally:
+            os.close(alone)
         return self.url
+
+    def give_up(self) -> None:
+        """Has a start that goes on in another thread end soon, and leave no server that nobody uses."""
+        self._given_up.set()
 
     def ensure_running(self, *, timeout_seconds: float = 300) -> bool:
         """Starts the server again if it died. Returns whether it had to; cheap when it did not.
@@ -164,18 +183,7 @@ class Embedded:
         if self._use is None:
             return False
         with self._alone():
-            self._leave()
-            try:
-                last = _lock(self.data_dir / "in-use.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            try:
-                self._run(
-                    "pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", "-w", "-t", "60"
-                )
-            finally:
-                os.close(last)
-        return True
+            return self._go()
 
     def back_up(self, folder: Path) -> Path:
         """Copies the cluster, as it is at the end of the copying, into a new folder, while others work.
@@ -368,8 +376,13 @@ class Embedded:
                     "It goes on by itself: start again later."
                 )
             else:
-                time.sleep(0.1)
+                self._pause()
         return started
+
+    def _pause(self) -> None:
+        """Waits a moment for others, unless it was given up."""
+        if self._given_up.wait(0.1):
+            raise _GivenUp(f"The start of PostgreSQL in {self.data_dir} was given up.")
 
     def _make_cluster(self) -> None:
         """Makes the cluster beside its place and renames it, so that a kill leaves none half made."""
@@ -526,6 +539,26 @@ class Embedded:
             yield
         finally:
             os.close(held)
+
+    def _alone_at_once(self) -> int | None:
+        """The lock of ``_alone``, to be closed; None where another has it."""
+        try:
+            return _lock(self.data_dir / "start.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+
+    def _go(self) -> bool:
+        """Leaves; the last one out stops the server. Returns whether it did. Nobody else may start it now."""
+        self._leave()
+        try:
+            last = _lock(self.data_dir / "in-use.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        try:
+            self._run("pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", "-w", "-t", "60")
+        finally:
+            os.close(last)
+        return True
 
     def _leave(self) -> None:
         if self._use is not None:

@@ -104,8 +104,8 @@ async def evaluate_series(
             for s in unlocked
             if s in on_file or held[store.series.lane_of_scope(s)] != versions[_place(s)]
         }
-        seen = await loading.on_file(connection, doubted)
-        if any(seen.get(s) != on_file.get(s) for s in doubted):
+        seen, over = await loading.standing(connection, doubted)
+        if any((seen.get(s), over.get(s)) != (on_file.get(s), ended.get(s)) for s in doubted):
             raise ScopesNeeded(scopes)
     late = {t.series for t in ahead for p, _ in t.questions if p.scope_of(t.key) in again}
     restless = outcome.touched.union(on_file)

@@ -41,6 +41,13 @@ class Receipt:
     refs: list[str] = field(default_factory=list)
 
 
+class SeriesLost(DatabaseAway):
+    """A series that was known is not in the database that answers now."""
+
+    def __init__(self) -> None:
+        super().__init__("The database has lost a series. Sent again, it is made anew.")
+
+
 class Behind(Exception):
     """So much is waiting to be stored that more is refused for now."""
 
@@ -166,7 +173,7 @@ class Intake:
         waits, another request may forget what it learns: whoever calls looks again.
         """
         async with self._learning:
-            edition = self._edition
+            edition, cuts = self._edition, self._cuts
             subjects = {subject for k in keys for _, _, subject in self._policy.brief(k).joint}
             wanted = keys | subjects
             new = wanted - self._ids.keys()
@@ -176,7 +183,7 @@ class Intake:
             if new:
                 async with self._database.brief() as connection:
                     found = await store.series.find_or_make(connection, new, now)
-                if edition == self._policy.edition:
+                if (edition, cuts) == (self._policy.edition, self._cuts):
                     self._ids.update(found)
 
     async def _through_lanes(
@@ -266,6 +273,9 @@ class Intake:
                     )
             except ScopesNeeded as needed:
                 scopes = needed.scopes
+            except SeriesLost:
+                self._forget()
+                raise
             except (Overtaken, MonthOpened):
                 pass  # What was thought calm is judged now; the month has a partition now.
             else:
@@ -279,16 +289,19 @@ class Intake:
         """Forgets what is remembered when a connection was cut: what answers now may not be what did.
 
         Raises:
-            DatabaseAway: a series of these parts is none here, or another one.
+            SeriesLost: a series of these parts is none here, or another one.
         """
         cuts = self._database.ingest_cuts
         if self._cuts != cuts:
             self._cuts = cuts
-            self._recall.forget()
-            self._ids.clear()
+            self._forget()
         asked = {s: a.key for p in parts if p.cuts != cuts for s, a in p.pairs()}
         if asked and await store.series.keys_of(connection, asked) != asked:
-            raise DatabaseAway("The database has lost a series. Sent again, it is made anew.")
+            raise SeriesLost
+
+    def _forget(self) -> None:
+        self._recall.forget()
+        self._ids.clear()
 
 
 Outcome = tuple[list[Status], list[str]]
@@ -321,6 +334,7 @@ async def accept_signals(
         scopes: lock these scopes' lanes too, before judging.
 
     Raises:
+        SeriesLost: forget all that was known.
         ScopesNeeded: roll back and call again with these scopes.
         Overtaken: roll back and call again; what was thought calm will be judged.
         MonthOpened: roll back and call again.
@@ -335,6 +349,8 @@ async def accept_signals(
         return [([Status.accepted] * len(series), []) for series, _ in requests]
     places, left = glance.left_of(requests)
     states = await store.series.states(connection, sorted(glance.others))
+    if len(states) < len(glance.others):
+        raise SeriesLost
     book = await ledger.open_ledger(connection, states, left)
     told = [
         [book.enter(s, a, now) for s, a in zip(series, arrivals, strict=True)]

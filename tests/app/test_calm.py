@@ -281,16 +281,27 @@ async def test_a_series_that_the_database_lost_is_made_anew_when_the_same_is_sen
     database: Database, intake: Intake
 ) -> None:
     """Also when its number has been given to another since."""
-    await calm_days(intake, 1)
+    await calm_days(intake, 2)
     await execute(database, "TRUNCATE series, series_state, signals RESTART IDENTITY")
     await calm_days(one_lane(database), 1, key=GALLIUM)
     await database.close()
     with pytest.raises(DatabaseAway, match="lost a series"):
-        await calm_days(intake, 1, first=1)
-    await calm_days(intake, 1, first=1)
+        await calm_days(intake, 1, first=2)
+    await calm_days(intake, 1, first=2)
     async with database.begin() as connection:
         ids = await store.series.ids_of(connection, [GALLIUM, LEAD_TIME])
     assert [row[0] for row in (await rows(database))["signals"]] == [ids[GALLIUM], ids[LEAD_TIME]]
+
+
+async def test_a_series_that_is_gone_though_no_connection_was_is_made_anew_too(
+    database: Database, intake: Intake
+) -> None:
+    await calm_days(intake, 2)
+    await execute(database, "TRUNCATE series, series_state, signals")
+    with pytest.raises(DatabaseAway, match="lost a series"):
+        await calm_days(intake, 1, first=2)
+    await calm_days(intake, 1, first=2)
+    assert len((await rows(database))["signals"]) == 1
 
 
 async def test_a_series_whose_scope_is_known_anew_is_calm_beside_one_whose_scope_is_not(

@@ -31,6 +31,7 @@ class Ledger:
     rows: int
     counted: list[datetime] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     fault: Exception | None = None
 
     def __post_init__(self) -> None:
@@ -38,6 +39,7 @@ class Ledger:
 
     async def count(self, connection: Connection, now: datetime) -> Tally:
         self.counted.append(now)
+        self.begun.set()
         await self.open.wait()
         if self.fault is not None:
             raise self.fault
@@ -95,3 +97,25 @@ async def test_what_could_not_be_counted_beside_is_said_to_whoever_must_wait(
         await lately.look(NOW + 2 * SHOWN_FOR)
     ledger.fault = None
     assert await _seen(lately, [3 * SHOWN_FOR]) == [timedelta(0)]
+
+
+async def test_ten_who_look_first_wait_for_one_count_and_leave_connections_to_others(
+    nothing: Database,
+) -> None:
+    ledger = Ledger(COUNTED_EACH_TIME + 1)
+    lately = Lately(nothing, ledger.count)
+    ledger.open.clear()
+    looking = [asyncio.create_task(lately.look(NOW)) for _ in range(10)]
+    await ledger.begun.wait()
+    async with nothing.begin():
+        ledger.open.set()
+    await asyncio.gather(*looking)
+    assert len(ledger.counted) == 1
+
+
+async def test_a_count_of_a_later_time_is_not_shown(nothing: Database) -> None:
+    """The clock was set back."""
+    ledger = Ledger(COUNTED_EACH_TIME + 1)
+    lately = Lately(nothing, ledger.count)
+    ages = await _seen(lately, [timedelta(0), -FRESH_FOR - SHORTLY])
+    assert ages == [timedelta(0)] * 2

@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-import app.database
-from app.database import Database, DatabaseAway
+from app.database import Database, DatabaseAway, pool
 from app.embedded import Embedded
 from tests.journeys.relay import Nursery, Relay, until
 
@@ -162,7 +161,7 @@ async def test_a_commit_that_waits_for_a_lost_standby_is_away_and_unseen_until_t
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen, it would be sent; and a failover to that standby may still undo it."""
-    monkeypatch.setattr(app.database, "_COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(pool, "_COMMIT_SECONDS", 0.3)
     await relay.subscribe("http://127.0.0.1:1/")
     connection = await asyncpg.connect(relay.database_url)
     await _wait_for_a_standby(connection, "nobody")
