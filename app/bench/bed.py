@@ -421,7 +421,11 @@ def _service(
     seconds it took until it was ready.
     """
     port = processes.free_port("127.0.0.1")
-    settings = {"FOREWARN_PROFILES_DIR": str(workload.PROFILES)}
+    settings = {
+        "FOREWARN_PROFILES_DIR": str(workload.PROFILES),
+        # All load comes from one partner, who may fill half: 64 batches of 1,000.
+        "FOREWARN_INGEST_WAITING_LIMIT": "200000",
+    }
     ended, took = threading.Event(), math.nan
 
     @contextmanager
