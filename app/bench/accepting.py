@@ -119,7 +119,7 @@ def latency(bed: Bed, tick: Tick) -> Iterator[Line]:
                     took = _mark(bed, url, form, first, plan.marks)
                 else:
                     wanted = {"batch": batch, "rate": plan.background, "form": steady_form}
-                    with bed.flow(steady, **wanted) as reached:
+                    with bed.awake(steady), bed.flow(steady, **wanted) as reached:
                         took = _mark(bed, url, form, first, plan.marks)
                     found[f"{case} reached{name}"] += reached
                 found[f"{case} p50{name}"].append(quantile(took, 0.5))
@@ -150,6 +150,7 @@ def _occasion(bed: Bed, batch: int) -> str:
 
 def _mark(bed: Bed, url: str, form: str, first: int, count: int) -> list[float]:
     """How long each mark took until its webhook came, in milliseconds."""
-    begun = bed.mark(url, form=form, first=first, count=count, pause=PAUSE_SECONDS)
-    heard = bed.heard(begun, _HEARD_SECONDS)
+    with bed.awake(url):
+        begun = bed.mark(url, form=form, first=first, count=count, pause=PAUSE_SECONDS)
+        heard = bed.heard(begun, _HEARD_SECONDS)
     return [(heard[name] - at) / 1e6 for name, at in begun.items()]

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -26,6 +26,7 @@ import httpx
 
 from app.bench import peer, workload
 from app.bench.lines import BenchFailed
+from app.bench.peer import Peer
 from app.bench.plan import Plan
 from app.demo import processes
 from app.demo.processes import Wanted
@@ -166,10 +167,20 @@ class Bed:
         )
         return found
 
-    @cached_property
+    @property
     def peer(self) -> str:
         """The address of the peer's way in."""
+        return self._peer.url
+
+    @cached_property
+    def _peer(self) -> Peer:
         return self._stack.enter_context(peer.running(self.sinks[0]))
+
+    def awake(self, *urls: str) -> AbstractContextManager[None]:
+        """Lets the peer run while the block does, if one of these is its address."""
+        if self.plan.peer and self.peer in urls:
+            return self._peer.awake()
+        return nullcontext()
 
     def start_service(self) -> float:
         """Starts the service, and its PostgreSQL if that does not run; seconds until it was ready."""
@@ -228,7 +239,8 @@ class Bed:
 
     def post(self, *urls: str, **details: Any) -> dict[str, Any]:
         """Has the hand post signals to services, to the echo or to the peer, and moves on in time."""
-        found = self.hand.do("post", urls=urls, **self._when(), **details)
+        with self.awake(*urls):
+            found = self.hand.do("post", urls=urls, **self._when(), **details)
         if not details.get("again"):
             self.minute = int(found["minute"])
         return found

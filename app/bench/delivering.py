@@ -103,16 +103,17 @@ def _storm(bed: Bed, tick: Tick) -> Iterator[Line]:
     for run in range(plan.runs):
         for name, (url, form) in ways.items():
             before, exercise = bed.counted().count, f"storm-{run}"
-            begun = bed.mark(
-                url,
-                form=form,
-                first=0,
-                count=count,
-                batch=_STORM_BATCH,
-                exercise=exercise,
-                pause=0,
-            )
-            counted = bed.wait_for(before + count, _BURST_SECONDS)
+            with bed.awake(url):
+                begun = bed.mark(
+                    url,
+                    form=form,
+                    first=0,
+                    count=count,
+                    batch=_STORM_BATCH,
+                    exercise=exercise,
+                    pause=0,
+                )
+                counted = bed.wait_for(before + count, _BURST_SECONDS)
             found[f"storm{name}"].append(count / (counted.last - min(begun.values())) * 1e9)
             tick()
         sent = bed.hand.do(

@@ -55,7 +55,9 @@ class Wire(asyncio.Protocol):
                 return
             length = self._read[: self._head].lower().split(b"content-length:", 1)[1]
             self._needs = self._head + int(length.split(b"\r\n", 1)[0])
-        if len(self._read) >= self._needs and self._answer is not None:
+        if len(self._read) < self._needs or self._answer is None:
+            return
+        if not self._answer.done():  # Whoever asked may have given up.
             status = int(self._read[9:12])
             self._answer.set_result((status, self._read[self._head : self._needs]))
 
@@ -204,25 +206,35 @@ async def flow(
     source = workload.Bodies(keys, range(series // 2, series), datetime.fromisoformat(start), shape)
     bodies, accepted = source.batches(batch, minute), shape.answer(batch)
     told = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    free: asyncio.Queue[Wire] = asyncio.Queue()
+    waiting: asyncio.Queue[bytes] = asyncio.Queue()
     wires: list[Wire] = []
+    idle = 0
 
-    async def send(body: bytes) -> None:
-        if free.empty() and len(wires) < _MOST_WIRES:
-            wires.append(wire := await connect(url))
-        else:
-            wire = await free.get()
-        await _ask(wire, request(url, key, body), accepted)
-        free.put_nowait(wire)
+    async def send_on(wire: Wire) -> None:
+        """Takes what waits in its order, so that no series hears of a later minute first."""
+        nonlocal idle
+        while True:
+            idle += 1
+            sent = await waiting.get()
+            idle -= 1
+            await _ask(wire, sent, accepted)
+            waiting.task_done()
 
     begun, count = time.perf_counter(), 0
     try:
         async with asyncio.TaskGroup() as under_way:
+            senders: list[asyncio.Task[None]] = []
             while not told.done():
-                under_way.create_task(send(next(bodies)))
+                waiting.put_nowait(request(url, key, next(bodies)))
+                if waiting.qsize() > idle and len(wires) < _MOST_WIRES:
+                    wires.append(wire := await connect(url))
+                    senders.append(under_way.create_task(send_on(wire)))
                 count += 1
                 due = begun + count * batch / rate
                 await asyncio.sleep(max(0, due - time.perf_counter()))
+            await waiting.join()
+            for sender in senders:
+                sender.cancel()
     except* BenchFailed as failed:
         raise failed.exceptions[0] from failed
     ended = time.perf_counter()

@@ -32,8 +32,9 @@ insert*: the same rows by INSERT … unnest into the same table layout on the sa
 connections, and nothing else. *Bare commit*: for each request one transaction that writes a number
 and nothing else, over as many connections. *Bare echo*: FastAPI and msgspec decoding the same bodies
 from the same load generator, and nothing else. *Peer*: Alertmanager takes as many alerts in the same
-requests, in memory, judges nothing and tells nobody. FOREWARN_INGEST_WAITING_LIMIT is 200,000 here, since
-one partner alone has 64 batches of 1,000 waiting.""",
+requests, in memory, judges nothing and tells nobody; here and everywhere it is stopped while others
+are measured. FOREWARN_INGEST_WAITING_LIMIT is 200,000 here, since one partner alone has 64 batches
+of 1,000 waiting.""",
     "single": """\
 One signal after the other on one connection: from the first byte sent to the whole answer. *Bare
 commit*: an INSERT and commit of the same row. *Peer*: as for `ingest`.""",

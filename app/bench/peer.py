@@ -1,18 +1,21 @@
 """The peer: Prometheus' Alertmanager on the same work, where it is installed. It keeps all in memory.
 
 Each alert is a group of its own that waits for nothing (``group_by: ['...']``, ``group_wait: 0s``), so
-that it sends a webhook for each as soon as it can. Where alerts go is chosen by their label ``hook``.
+that it sends a webhook for each as soon as it can. Where alerts go is chosen by their label ``hook``. A
+hundred thousand groups keep it busy ever after, so that it is stopped (SIGSTOP) while others are measured.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -42,9 +45,30 @@ def version() -> str:
     return f"Alertmanager {words[2] if len(words) > 2 else 'of unknown version'}"
 
 
+@dataclass(slots=True)
+class Peer:
+    """The peer, stopped but for those who need it awake; ``url`` is the address of its way in."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    needed: int = 0
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Lets it run while the block does."""
+        self.needed += 1
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.needed -= 1
+            if not self.needed:
+                self.process.send_signal(signal.SIGSTOP)
+
+
 @contextmanager
-def running(sink: str) -> Iterator[str]:
-    """The peer, which sends its webhooks to that sink; the address of its way in.
+def running(sink: str) -> Iterator[Peer]:
+    """The peer, which sends its webhooks to that sink.
 
     Raises:
         BenchFailed: it did not start.
@@ -71,9 +95,11 @@ def running(sink: str) -> Iterator[str]:
             )
         try:
             _wait(url, process, folder / "log")
-            yield f"{url}/api/v2/alerts"
+            process.send_signal(signal.SIGSTOP)
+            yield Peer(f"{url}/api/v2/alerts", process)
         finally:
             process.terminate()
+            process.send_signal(signal.SIGCONT)
             try:
                 process.wait(timeout=_STOP_SECONDS)
             except subprocess.TimeoutExpired:
