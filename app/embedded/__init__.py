@@ -139,9 +139,7 @@ class Embedded:
             EmbeddedFailed: with one sentence that says why.
         """
         self._prepare_folder()
-        while (alone := self._alone_at_once()) is None:
-            self._pause()
-        try:
+        with self._alone(heeding=True):
             if self._use is None:
                 self._use = _lock(self.data_dir / "in-use.lock", fcntl.LOCK_SH)
             try:
@@ -157,8 +155,6 @@ class Embedded:
             except BaseException:
                 self._go()
                 raise
-        finally:
-            os.close(alone)
         return self.url
 
     def give_up(self) -> None:
@@ -533,19 +529,19 @@ class Embedded:
     # The locks
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        held = _lock(self.data_dir / "start.lock", fcntl.LOCK_EX)
+    def _alone(self, *, heeding: bool = False) -> Iterator[None]:
+        """Holds the lock of starting and stopping; who is ``heeding`` waits for it only until given up."""
+        held = None
+        while held is None:
+            try:
+                how = fcntl.LOCK_EX | (fcntl.LOCK_NB if heeding else 0)
+                held = _lock(self.data_dir / "start.lock", how)
+            except BlockingIOError:
+                self._pause()
         try:
             yield
         finally:
             os.close(held)
-
-    def _alone_at_once(self) -> int | None:
-        """The lock of ``_alone``, to be closed; None where another has it."""
-        try:
-            return _lock(self.data_dir / "start.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
 
     def _go(self) -> bool:
         """Leaves; the last one out stops the server. Returns whether it did. Nobody else may start it now."""

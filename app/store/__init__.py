@@ -29,7 +29,8 @@
     transition_log   transitions as routing saw them, newest first
     vitals           how the database itself does
 
-Functions take an open ``Connection`` first and never commit. Rows become values of ``alerts`` here
+Functions take an open ``Connection`` first and never commit; those that take none give a ``Write``, which
+their caller has written beside others in one round trip. Rows become values of ``alerts`` here
 and nowhere else. A function exists because it contains SQL.
 """
 

@@ -74,7 +74,7 @@ async def standing(connection: Transaction, scopes: Collection[Scope]) -> Standi
 
 
 def end(ended: Mapping[Scope, datetime]) -> Write:
-    """Notes up to when alerts were open that are open no more; the latest counts."""
+    """What notes up to when alerts were open that are open no more; the latest counts."""
     columns = {name: [getattr(scope, name) for scope in ended] for name in _SCOPE}
     return Write(
         "INSERT INTO alert_ends AS e (mechanism, sector, good, place, exercise, ended_at) "
@@ -269,7 +269,7 @@ class Debited:
 
 
 def record(transitions: Sequence[Debited]) -> Write:
-    """Appends transitions."""
+    """What appends transitions."""
     rows = [
         {
             "id": t.id,

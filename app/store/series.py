@@ -233,7 +233,7 @@ _LOCK = (
 
 
 def mark(scopes: Collection[Scope]) -> Write:
-    """Tells every process that alerts of these scopes have opened or ended. Their lanes must be locked."""
+    """What tells every process that alerts of these scopes opened or ended; their lanes must be locked."""
     lanes = sorted({lane_of_scope(scope) for scope in scopes})
     return Write(
         "UPDATE lanes SET version = version + 1 WHERE lane = ANY(CAST(:lanes AS integer[]))",
