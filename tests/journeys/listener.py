@@ -3,7 +3,8 @@
     python -m tests.journeys.listener --log heard.jsonl --secret whsec_...
 
 The first line on standard output is its port. The path of a request says how it is answered; ``once/``
-before it means the first time an id comes, and afterwards it is taken:
+before it means the first time an id comes, and afterwards it is taken, ``ill/`` as long as there is no file
+``far.well`` beside a log ``far.jsonl``:
 
     ok                 taken
     after/0.5          taken after so many seconds
@@ -64,6 +65,7 @@ class Notes:
     """What is written down, and what is remembered to answer by."""
 
     log: int
+    well: Path
     webhook: Webhook
     any_time: bool
     seen: set[str] = field(default_factory=set)
@@ -147,9 +149,13 @@ class Line(asyncio.Protocol):
 
     def _manner(self, path: str, webhook_id: str) -> list[str]:
         words = path.strip("/").split("/")
-        if words[0] != "once":
-            return words
-        return ["ok"] if webhook_id in self._notes.seen else words[1:]
+        match words[0]:
+            case "once":
+                return ["ok"] if webhook_id in self._notes.seen else words[1:]
+            case "ill":
+                return ["ok"] if self._notes.well.exists() else words[1:]
+            case _:
+                return words
 
     def _answer(self, manner: list[str], headers: dict[str, str], body: bytes) -> None:
         assert self._transport is not None
@@ -223,7 +229,8 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log = os.open(told.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    loops.run(listen(told.port, Notes(log, Webhook(told.secret), told.any_time)))
+    notes = Notes(log, told.log.with_suffix(".well"), Webhook(told.secret), told.any_time)
+    loops.run(listen(told.port, notes))
     return 0
 
 

@@ -83,6 +83,10 @@ class Listener:
         """An endpoint that answers in that manner."""
         return f"http://127.0.0.1:{self.port}/{manner}"
 
+    def recover(self) -> None:
+        """From now on it takes what comes to its endpoints that were ``ill/``."""
+        self.log.with_suffix(".well").touch()
+
     def heard(self) -> list[Heard]:
         """What it has verified so far."""
         return reckoning.heard(self.log)
