@@ -119,11 +119,17 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         await book.keep_profiles(_profile_files(settings))
         await book.renew()
         await stack.enter_async_context(_running(book.run))
+        sender = None
+        if role != "api":
+            outbound = Outbound(settings)
+            stack.push_async_callback(outbound.close)
+            sender = _sender(database, outbound, sealing, settings)
         intake = Intake(
             database,
             policy,
             lanes=settings.ingest_lanes,
             most_waiting=settings.ingest_waiting_limit,
+            worker=sender,
         )
         stack.push_async_callback(intake.stop)
         app.state.key_ring = access.KeyRing(database)
@@ -137,8 +143,8 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             intake=intake,
             quotas=quotas.from_settings(settings),
         )
-        if role != "api":
-            await stack.enter_async_context(_sending(database, sealing, settings))
+        if sender is not None:
+            await stack.enter_async_context(_sending(sender))
             runner = scheduler.Scheduler(database, _duties(database, policy, settings))
             await stack.enter_async_context(_running(runner.run))
         telemetry.line(
@@ -165,13 +171,10 @@ def _profile_files(settings: Settings) -> list[Path]:
     return files
 
 
-@asynccontextmanager
-async def _sending(
-    database: Database, sealing: seals.Seals, settings: Settings
-) -> AsyncIterator[None]:
-    """Sends what is owed while the block runs; at its end waits for the attempts under way."""
-    outbound = Outbound(settings)
-    sender = Sender(
+def _sender(
+    database: Database, outbound: Outbound, sealing: seals.Seals, settings: Settings
+) -> Sender:
+    return Sender(
         database,
         outbound,
         sealing,
@@ -179,14 +182,16 @@ async def _sending(
         clock=lambda: datetime.now(UTC),
         dice=secrets.SystemRandom().random,
     )
-    try:
-        async with _running(sender.run):
-            try:
-                yield
-            finally:
-                await sender.stop()
-    finally:
-        await outbound.close()
+
+
+@asynccontextmanager
+async def _sending(sender: Sender) -> AsyncIterator[None]:
+    """Sends what is owed while the block runs; at its end waits for the attempts under way."""
+    async with _running(sender.run):
+        try:
+            yield
+        finally:
+            await sender.stop()
 
 
 def _duties(database: Database, policy: Policy, settings: Settings) -> tuple[scheduler.Duty, ...]:

@@ -20,8 +20,8 @@ from alerts.payloads import TEST, VERIFY
 from alerts.routing import SubscriptionId
 from app.database import Connection
 from app.seals import Seals
-from app.store import deliveries, endpoints, subscriptions
-from app.store.deliveries import Debt
+from app.store import debts, deliveries, endpoints, subscriptions
+from app.store.debts import Debt
 from app.store.delivery_log import Delivery
 from app.store.subscriptions import Status, Subscription
 
@@ -127,7 +127,7 @@ async def send_test(
                 separators=(",", ":"),
             )
             debt = Debt(subscription.id, TEST, data=said)
-            await deliveries.owe(connection, [debt], now)
+            await debts.owe(connection, [debt], now)
             return TEST
         case Status.pending:
             await _ask_consent(connection, subscription.id, challenge, now)
@@ -282,4 +282,4 @@ async def _ask_consent(
     """Owes a challenge, and takes back an earlier one that waits: one is asked at a time."""
     await deliveries.withdraw(connection, subscription_id, now, kind=VERIFY)
     said = json.dumps({"challenge": challenge}, separators=(",", ":"))
-    await deliveries.owe(connection, [Debt(subscription_id, VERIFY, data=said)], now)
+    await debts.owe(connection, [Debt(subscription_id, VERIFY, data=said)], now)

@@ -36,6 +36,7 @@ from app.database.statements import (
     fetch,
     fetch_beside,
     statement,
+    write,
 )
 from app.hosts import CONNECT_SECONDS, SILENCE_SECONDS, Hosts, NoHost
 from app.settings import Unusable
@@ -60,6 +61,7 @@ __all__ = [
     "fetch_beside",
     "head_revision",
     "statement",
+    "write",
 ]
 
 _MIGRATION_LOCK = 4_706_301_218_001

@@ -62,6 +62,13 @@ class Write(NamedTuple):
     parameters: Mapping[str, Any]
 
 
+async def write(connection: Transaction, writes: Sequence[Write]) -> None:
+    """Writes these in one round trip, in no order."""
+    if writes:
+        *others, (sql, parameters) = writes
+        await fetch_beside(connection, others, sql, parameters)
+
+
 async def fetch_beside(
     connection: Transaction, writes: Sequence[Write], sql: str, parameters: Mapping[str, Any]
 ) -> Sequence[Any]:

@@ -37,6 +37,7 @@ from app.deliver.letters import Desk, Unsigned
 from app.outbound import Outbound
 from app.seals import SealBroken, Seals
 from app.settings import Settings
+from app.store.debts import Offer, Taken
 from app.store.deliveries import CHANNEL
 from app.store.queue import Claimed
 from app.store.records import Attempted, Recorded
@@ -105,6 +106,7 @@ class Sender:
         self._to_begin = BEGUN_TOGETHER
         self._nudged = asyncio.Event()
         self._next_at: datetime | None = None
+        self._is_short = False  # of places: something may be due that was not claimed
         self._stopping = False
 
     async def run(self) -> None:
@@ -158,7 +160,8 @@ class Sender:
 
     async def _claim(self, now: datetime) -> bool:
         slots = min(self._hand.slots, CLAIMED_TOGETHER)
-        if slots <= 0 or self._ledger.is_full:
+        self._is_short = slots <= 0 or self._ledger.is_full
+        if self._is_short:
             return False
         rooms = self._hand.rooms(monotonic())
         lease_until = now + self._lease
@@ -174,8 +177,28 @@ class Sender:
                 lease_until=lease_until,
             )
             self._next_at = None if claimed else await store.queue.next_ready(connection, rooms)
-        self._hand.add(claimed, rooms, lease_until)
+        self._hand.add(claimed, lease_until)
+        self._hand.offered(claimed, rooms)
         return bool(claimed)
+
+    def offer(self) -> Offer | None:
+        """What it takes at once of what is about to be owed, so that nobody need claim it."""
+        if self._stopping or self._ledger.is_full or not self._hand.slots:
+            return None
+        return Offer(
+            self._clock() + self._lease,
+            min(self._hand.slots, CLAIMED_TOGETHER),
+            self._settings.webhook_in_flight_per_endpoint,
+            store.queue.full(self._hand.rooms(monotonic())),
+        )
+
+    def take(self, taken: Taken) -> None:
+        """Begins to send what was claimed as it came to be owed, which is committed."""
+        if self._stopping:
+            self._let_go(taken.claimed)
+            return
+        self._hand.add(*taken)
+        self._begin()
 
     async def settle(self) -> None:
         """Waits until every attempt under way is recorded, and everything else begun here is done."""
@@ -336,7 +359,8 @@ class Sender:
         if recorded.notices:
             self._aside(self._tell_owners())
         self._begin()
-        self.nudge()
+        if recorded.ready_at is not None or self._is_short:
+            self.nudge()
 
     def _let_go(self, dropped: Sequence[Claimed]) -> None:
         if dropped:

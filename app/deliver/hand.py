@@ -10,7 +10,7 @@ and hold up those that answer.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -125,14 +125,10 @@ class Hand:
                 found[name] = 0
         return found
 
-    def add(
-        self, claimed: Iterable[Claimed], rooms: Mapping[SubscriptionId, int], lease_until: datetime
-    ) -> None:
-        """Takes in what was claimed, with the rooms that were offered."""
-        counts: dict[SubscriptionId, int] = {}
+    def add(self, claimed: Iterable[Claimed], lease_until: datetime) -> None:
+        """Takes in what was claimed."""
         for one in claimed:
             name = one.subscription_id
-            counts[name] = counts.get(name, 0) + 1
             post = self._posts.setdefault(name, _Post())
             post.at_once = one.endpoint.at_once
             post.waiting.append(one)
@@ -140,7 +136,10 @@ class Hand:
             self._retries += one.lane
             self._held[one.id] = (one, lease_until)
             self._enqueue(name, post)
-        for name, count in counts.items():
+
+    def offered(self, claimed: Iterable[Claimed], rooms: Mapping[SubscriptionId, int]) -> None:
+        """Notes of which endpoints more may be due than was claimed: of those that filled their room."""
+        for name, count in Counter(one.subscription_id for one in claimed).items():
             self._posts[name].may_have_more = count >= rooms.get(name, self._per_endpoint)
 
     def begin(self) -> Claimed | None:

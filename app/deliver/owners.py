@@ -11,7 +11,7 @@ from alerts.endpoints import EndpointEvent
 from alerts.explanation import instant
 from app import store, telemetry
 from app.database import Transaction
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from app.store.endpoints import Neighbour, Untold
 
 TOLD_TOGETHER = 50
@@ -42,7 +42,7 @@ async def tell(connection: Transaction, now: datetime) -> int:
         for one in others
         if _hears(one, about, notice["type"])
     ]
-    await store.deliveries.owe(connection, debts, now)
+    await store.debts.owe(connection, debts, now)
     for about in told:
         for notice in about.notices:
             telemetry.endpoint_events.labels(notice["type"]).inc()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from alerts import hindsight, judgement, overflow
@@ -15,12 +15,13 @@ from alerts.rules import Effect
 from alerts.signals import Sample, SeriesId, SeriesKey
 from alerts.tracks import Correction, Docket, FindingKey, Judgement, Track
 from app import store, telemetry
-from app.database import Database, Transaction
+from app.database import Database, Transaction, write
 from app.evaluate import loading, writing
 from app.evaluate.loading import Movement, OnFile
 from app.evaluate.writing import Evaluation
 from app.policy import Brief, Policy
 from app.recall import Calm, Ground, Recall, Remembered
+from app.store.debts import Offer
 
 _SCOPES_AT_ONCE = 100
 """So many open alerts are swept in one transaction, in some 20 ms."""
@@ -42,12 +43,14 @@ async def evaluate_series(
     recall: Recall,
     versions: Sequence[int],
     locked: Collection[Scope] = (),
+    offer: Callable[[], Offer | None] = lambda: None,
 ) -> Evaluation:
     """Judges what moved and writes down findings, alerts, transitions and what is owed.
 
     The lanes of the series must be locked and the signals stored. Lanes of scopes are locked
     here, after looking; ``locked`` names those that already are. ``versions`` are those of the scopes'
-    lanes, read before. Does not commit.
+    lanes, read before. ``offer`` says what a worker of this process takes at once of what comes to be owed.
+    Does not commit.
 
     Raises:
         ScopesNeeded: another transaction moved an alert in between; roll back and call again.
@@ -113,7 +116,7 @@ async def evaluate_series(
     noisy = {*with_findings, *(series for series, *_ in outcome.findings)}
     told = [t for t in ahead if t.series not in late]
     _remember(policy, recall, asked, told, dockets, grounds, noisy)
-    return await writing.write(connection, policy, outcome, on_file, now)
+    return await writing.write(connection, policy, outcome, on_file, now, offer)
 
 
 async def _horizons(
@@ -384,7 +387,7 @@ async def _sweep_silence(database: Database, policy: Policy, now: datetime) -> N
         still = [e for e in silent if e[0] in due and states[e[0]].last_valued_at == e[2].at]
         changed, feeds = await _fall_silent(connection, policy, still, now)
         if changed:
-            await writing.keep_findings(connection, policy, changed, feeds)
+            await write(connection, writing.findings_kept(policy, changed, feeds))
             telemetry.line("findings.fell_silent", findings=len(changed))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from alerts import payloads, routing
 from alerts.findings import Finding
@@ -15,10 +16,10 @@ from alerts.routing import Reached
 from alerts.signals import SeriesId
 from alerts.tracks import FindingKey, Judgement
 from app import store, telemetry
-from app.database import Transaction
+from app.database import Transaction, Write
 from app.evaluate.loading import OnFile
 from app.policy import Policy
-from app.store.deliveries import Debt
+from app.store.debts import Debt, Offer, Taken
 
 _TURNS = frozenset({EventType.opened, EventType.resolved})
 """The types after which another alert of a scope is open, or none."""
@@ -26,10 +27,13 @@ _TURNS = frozenset({EventType.opened, EventType.resolved})
 
 @dataclass(slots=True)
 class Evaluation:
-    """What came of it: the alerts each series moved, and how many transitions there were."""
+    """What came of it: the alerts each series moved, how many transitions there were, and of what is owed
+    for them that which a worker of this process has claimed.
+    """
 
     refs: dict[SeriesId, list[str]] = field(default_factory=dict)
     transitions: int = 0
+    taken: Taken | None = None
 
 
 async def write(
@@ -38,8 +42,12 @@ async def write(
     outcome: Judgement,
     on_file: Mapping[Scope, OnFile],
     now: datetime,
+    offer: Callable[[], Offer | None] = lambda: None,
 ) -> Evaluation:
-    """Writes a judgement down: numbers new alerts, renders transitions, owes deliveries."""
+    """Writes a judgement down: numbers new alerts, renders transitions, owes deliveries.
+
+    ``offer`` is asked where something is owed: what a worker of this process takes of it at once.
+    """
     for mechanism, rule, said in outcome.broken:
         telemetry.rule_failures.labels(mechanism, rule).inc()
         telemetry.line("rule.failed", level="error", mechanism=mechanism, rule=rule, said=said)
@@ -47,22 +55,39 @@ async def write(
         telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
     open_ids = {scope: kept.id for scope, kept in on_file.items()}
     evaluation = Evaluation(transitions=len(outcome.published))
+    writes: list[Write] = []
+    debts: list[Debt] = []
+    rendered: dict[int, str] = {}
     if outcome.published or outcome.restated or outcome.ended:
-        open_ids = await _write_alerts(connection, policy, outcome, on_file, evaluation, now)
+        drawn = await _draw_up(connection, policy, outcome, on_file, evaluation, now)
+        open_ids, writes, debts, rendered = drawn
     feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
-    await keep_findings(connection, policy, outcome.findings, feeds)
+    writes += findings_kept(policy, outcome.findings, feeds)
+    offered = offer() if debts else None
+    evaluation.taken = await store.debts.owe(connection, debts, now, writes, offered, rendered)
     return evaluation
 
 
-async def _write_alerts(
+class _Drawn(NamedTuple):
+    """Alerts and transitions drawn up: the ids of the alerts still open, what is to be written, what is owed,
+    and the data of each transition by its row id.
+    """
+
+    open_ids: dict[Scope, int]
+    writes: list[Write]
+    debts: list[Debt]
+    rendered: dict[int, str]
+
+
+async def _draw_up(
     connection: Transaction,
     policy: Policy,
     outcome: Judgement,
     on_file: Mapping[Scope, OnFile],
     evaluation: Evaluation,
     now: datetime,
-) -> dict[Scope, int]:
-    """Writes alerts and transitions and owes them; gives the ids of the alerts still open."""
+) -> _Drawn:
+    """Numbers and renders what is to be written and owed."""
     opened = [p for p in outcome.published if p.transition.type is EventType.opened]
     latest: dict[int, Alert] = {}
     prefixes = [policy.profiles[p.scope.mechanism].reference_prefix for p in opened]
@@ -133,19 +158,18 @@ async def _write_alerts(
         [k for k in written if k.id in before],
     )
     if debited:
-        writes.append(store.alerts.record(debited))
+        writes += [store.alerts.record(debited), *store.alerts.feed(debited)]
     if outcome.ended:
         writes.append(store.alerts.end(outcome.ended))
     turned = {p.scope for p in outcome.published if p.transition.type in _TURNS}
     if turned or outcome.ended:
         writes.append(store.series.mark(turned.union(outcome.ended)))
-    await store.deliveries.owe(connection, debts, now, beside=writes)
-    await store.alerts.feed(connection, debited)
-    return {
+    open_ids = {
         scope: alert_id
         for scope, (alert_id, *_) in standing.items()
         if alert_id not in latest or latest[alert_id].state is AlertState.open
     }
+    return _Drawn(open_ids, writes, debts, {d.id: d.data for d in debited})
 
 
 async def _beyond_limit(
@@ -168,15 +192,12 @@ async def _beyond_limit(
     return beyond
 
 
-async def keep_findings(
-    connection: Transaction,
-    policy: Policy,
-    changed: Mapping[FindingKey, Finding],
-    feeds: Mapping[FindingKey, int],
-) -> None:
+def findings_kept(
+    policy: Policy, changed: Mapping[FindingKey, Finding], feeds: Mapping[FindingKey, int]
+) -> list[Write]:
+    """What writes changed findings, each with the version its rule has now."""
     versions = {
         key: rule.version for key in changed if (rule := policy.rule(key[1], key[2])) is not None
     }
     rows = {key: (finding, versions.get(key, 0)) for key, finding in changed.items()}
-    if rows:
-        await store.findings.keep(connection, rows, feeds)
+    return store.findings.keep(rows, feeds)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
+from typing import Protocol
 
 from alerts.mechanisms import Scope
 from alerts.signals import PartnerId, SeriesId, SeriesKey
@@ -22,6 +23,7 @@ from app.ingest.arriving import Arrival, Status
 from app.ingest.calm import Glance, Overtaken, Request
 from app.policy import Policy
 from app.recall import Recall
+from app.store.debts import Offer, Taken
 from app.store.signals import MonthOpened
 
 __all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status"]
@@ -39,6 +41,16 @@ class Receipt:
 
     statuses: list[Status]
     refs: list[str] = field(default_factory=list)
+
+
+class Worker(Protocol):
+    """Whoever sends in this process: it takes at once what comes to be owed, as far as it has room."""
+
+    def offer(self) -> Offer | None:
+        """What it takes of what is about to be owed; None for nothing."""
+
+    def take(self, taken: Taken) -> None:
+        """Has it begin what was claimed for it: the transaction is committed."""
 
 
 class SeriesLost(DatabaseAway):
@@ -88,6 +100,7 @@ class Intake:
             share a lock.
         most_signals: of one transaction; what waits longer goes into the next.
         most_waiting: so many signals may wait; of one partner, as many as are left for others.
+        worker: sends in this process; None where another one does.
     """
 
     def __init__(
@@ -98,12 +111,14 @@ class Intake:
         lanes: int = 2,
         most_signals: int = 4_000,
         most_waiting: int = 100_000,
+        worker: Worker | None = None,
     ) -> None:
         self._database = database
         self._policy = policy
         self._lanes = [_Lane() for _ in range(lanes)]
         self._most_signals = most_signals
         self._most_waiting = most_waiting
+        self._worker = worker
         self._waiting = 0
         self._waiting_of: dict[PartnerId, int] = {}
         self._ids: dict[SeriesKey, SeriesId] = {}
@@ -268,8 +283,15 @@ class Intake:
                 async with self._database.ingest() as connection:
                     await self._doubt(connection, parts)
                     glance = calm.look(requests, self._recall, self._policy, now)
-                    results = await accept_signals(
-                        connection, self._policy, requests, now, self._recall, glance, scopes
+                    results, taken = await accept_signals(
+                        connection,
+                        self._policy,
+                        requests,
+                        now,
+                        self._recall,
+                        glance,
+                        scopes,
+                        self._worker,
                     )
             except ScopesNeeded as needed:
                 scopes = needed.scopes
@@ -279,6 +301,8 @@ class Intake:
             except (Overtaken, MonthOpened):
                 pass  # What was thought calm is judged now; the month has a partition now.
             else:
+                if taken is not None and self._worker is not None:
+                    self._worker.take(taken)
                 self._recall.committed(touched)
                 telemetry.signals_at_a_glance.inc(len(glance.rows))
                 return results
@@ -321,7 +345,8 @@ async def accept_signals(
     recall: Recall,
     glance: Glance,
     scopes: frozenset[Scope] = frozenset(),
-) -> list[Outcome]:
+    worker: Worker | None = None,
+) -> tuple[list[Outcome], Taken | None]:
     """Stores and judges the arrivals of many requests at once; does not commit.
 
     Args:
@@ -332,6 +357,7 @@ async def accept_signals(
         recall: what this process remembers of series; the caller says whether this committed.
         glance: what is surely calm among them; it is stored, and the others are judged.
         scopes: lock these scopes' lanes too, before judging.
+        worker: offers to take at once what comes to be owed; must be given what is returned after the commit.
 
     Raises:
         SeriesLost: forget all that was known.
@@ -346,7 +372,7 @@ async def accept_signals(
     if glance.rows:
         await calm.keep(connection, glance, recall, now)
     if not glance.others:
-        return [([Status.accepted] * len(series), []) for series, _ in requests]
+        return [([Status.accepted] * len(series), []) for series, _ in requests], None
     places, left = glance.left_of(requests)
     states = await store.series.states(connection, sorted(glance.others))
     if len(states) < len(glance.others):
@@ -363,7 +389,14 @@ async def accept_signals(
     if moved:
         await store.series.move(connection, moved, now)
     found = await evaluate.evaluate_series(
-        connection, policy, movements, now, recall, lanes.of_scopes, scopes
+        connection,
+        policy,
+        movements,
+        now,
+        recall,
+        lanes.of_scopes,
+        scopes,
+        worker.offer if worker is not None else lambda: None,
     )
     results: list[Outcome] = []
     for (series, _), places_of, told_of in zip(requests, places, told, strict=True):
@@ -371,7 +404,7 @@ async def accept_signals(
         for place, status in zip(places_of, told_of, strict=True):
             statuses[place] = status
         results.append((statuses, _refs(series, found.refs)))
-    return results
+    return results, found.taken
 
 
 def _refs(series: Iterable[SeriesId], refs: Mapping[SeriesId, list[str]]) -> list[str]:

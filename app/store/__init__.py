@@ -4,6 +4,7 @@
     audit            who changed what, as a chain that shows tampering
     board            what the operators' board shows, in few queries
     calm             series moved on by calm signals, with nothing read before
+    debts            how deliveries come to be owed
     deliveries       what is owed to whom, in which order
     delivery_log     deliveries and their attempts as they are shown
     distribution     the tables by series, spread over machines
@@ -39,6 +40,7 @@ from app.store import (
     audit,
     board,
     calm,
+    debts,
     deliveries,
     delivery_log,
     distribution,
@@ -70,6 +72,7 @@ __all__ = [
     "audit",
     "board",
     "calm",
+    "debts",
     "deliveries",
     "delivery_log",
     "distribution",

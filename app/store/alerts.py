@@ -292,15 +292,14 @@ def record(transitions: Sequence[Debited]) -> Write:
     return Write(_NEW_TRANSITIONS, _arrays(tables.transitions, rows))
 
 
-async def feed(connection: Transaction, transitions: Sequence[Debited]) -> None:
-    """Appends which signals fed transitions."""
+def feed(transitions: Sequence[Debited]) -> list[Write]:
+    """What appends which signals fed transitions, if any did."""
     fed = [
         {"series_id": s, "observed_at": at, "alert_id": t.alert_id, "number": t.transition.number}
         for t in transitions
         for s, at in t.fed_by
     ]
-    if fed:
-        await fetch(connection, _NEW_SIGNALS, _arrays(tables.alert_signals, fed))
+    return [Write(_NEW_SIGNALS, _arrays(tables.alert_signals, fed))] if fed else []
 
 
 async def highest(connection: Transaction, alert_ids: Collection[int]) -> dict[int, Reached]:

@@ -4,8 +4,8 @@ The rows are the queue. A delivery is *due* when it is owed, not blocked, and it
 Of the owed deliveries of one alert to one subscription all but the earliest are blocked, and the next
 is let go when that one is finished; one that was finished before and is sent again by hand neither
 blocks nor is blocked. Whoever touches a delivery holds its endpoint's lock (``store.endpoints``), which
-is what makes this safe. How deliveries are claimed is ``store.queue``, how attempts are recorded
-``store.records``.
+is what makes this safe. How they come to be owed is ``store.debts``, how they are claimed ``store.queue``,
+how attempts are recorded ``store.records``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from alerts.payloads import VERIFY
 from alerts.routing import SubscriptionId
-from app.database import Transaction, Write, fetch
+from app.database import Transaction, fetch
 from app.store import endpoints
 
 CHANNEL = "forewarn_deliveries"
@@ -36,17 +36,6 @@ as long.
 _MOST_DIGITS = 18  # of a sequence, so that it fits a bigint
 
 
-@dataclass(frozen=True, slots=True)
-class Debt:
-    """Something to owe to one subscription: a transition, or ``data`` of its own (JSON text)."""
-
-    subscription_id: SubscriptionId
-    type: str
-    transition_id: int | None = None
-    alert_id: int | None = None
-    data: str | None = None
-
-
 def webhook_id(subscription_id: SubscriptionId, sequence: int) -> str:
     """The id of a delivery: ``msg_``, the subscription's id without its prefix, the sequence."""
     return f"msg_{subscription_id.removeprefix('sub_')}_{sequence}"
@@ -61,102 +50,6 @@ def place_of(webhook_id: str) -> tuple[SubscriptionId, int] | None:
     if not (number.isascii() and number.isdigit()) or len(number) > _MOST_DIGITS:
         return None
     return SubscriptionId(f"sub_{name}"), int(number)
-
-
-async def owe(
-    connection: Transaction, debts: Sequence[Debt], now: datetime, beside: Sequence[Write] = ()
-) -> None:
-    """Owes, and wakes the senders at commit. Two statements, however many debts; two more for each
-    subscription that asks for the latest of an alert while an earlier one fails and fails.
-
-    ``beside`` is written even where nothing is owed: what the debts are about.
-
-    Each debt gets its subscription's next sequence, in the order given: gapless, because the
-    subscription's row stays locked until the transaction ends. Removed subscriptions are owed nothing.
-    """
-    if debts or beside:
-        await endpoints.lock(connection, {debt.subscription_id for debt in debts}, beside)
-    if not debts:
-        return
-    # Whether an alert waits already is asked debt by debt: EXISTS would be planned as a hash of all
-    # that is owed to anybody, read anew for every signal while an endpoint is down.
-    rows = await fetch(
-        connection,
-        """
-        WITH debts AS (
-            SELECT *, row_number() OVER (PARTITION BY subscription_id ORDER BY place) AS n,
-                row_number() OVER (PARTITION BY subscription_id, alert_id ORDER BY place) AS nth
-            FROM unnest(
-                CAST(:subscriptions AS text[]), CAST(:types AS text[]),
-                CAST(:transitions AS bigint[]), CAST(:alerts AS bigint[]), CAST(:data AS text[])
-            ) WITH ORDINALITY AS d (subscription_id, type, transition_id, alert_id, data, place)
-        ), counted AS (
-            UPDATE subscriptions AS s SET last_sequence = s.last_sequence + c.n,
-                ready_at = CASE WHEN s.status = 'active' OR s.status = 'pending' AND c.asks
-                    THEN LEAST(s.ready_at, GREATEST(CAST(:now AS timestamptz), s.not_before))
-                    ELSE s.ready_at END
-            FROM (
-                SELECT subscription_id, max(n) AS n, bool_or(type = :verify) AS asks
-                FROM debts GROUP BY 1
-            ) AS c
-            WHERE s.id = c.subscription_id AND s.status <> 'removed'
-            RETURNING s.id, s.last_sequence - c.n AS before, s.ordering
-        ), owed AS (
-            INSERT INTO deliveries
-                (subscription_id, sequence, type, transition_id, alert_id, data, created_at, due_at,
-                blocked)
-            SELECT d.subscription_id, c.before + d.n, d.type, d.transition_id, d.alert_id, d.data,
-                CAST(:now AS timestamptz), CAST(:now AS timestamptz),
-                d.alert_id IS NOT NULL AND (d.nth > 1 OR (
-                    SELECT e.id FROM deliveries AS e WHERE e.subscription_id = d.subscription_id
-                        AND e.alert_id = d.alert_id AND e.state = 'owed' AND e.finished_at IS NULL
-                    ORDER BY e.sequence LIMIT 1
-                ) IS NOT NULL)
-            FROM debts AS d JOIN counted AS c ON c.id = d.subscription_id
-            ORDER BY d.place
-            RETURNING subscription_id, alert_id, blocked
-        )
-        SELECT w.told, b.subscription_id, b.alerts
-        FROM (SELECT pg_notify(:channel, '') AS told) AS w LEFT JOIN (
-            SELECT o.subscription_id, array_agg(DISTINCT o.alert_id) AS alerts
-            FROM owed AS o JOIN counted AS c ON c.id = o.subscription_id
-            WHERE o.blocked AND c.ordering = 'latest' GROUP BY 1
-        ) AS b ON true ORDER BY 2
-        """,
-        {
-            "subscriptions": [debt.subscription_id for debt in debts],
-            "types": [debt.type for debt in debts],
-            "transitions": [debt.transition_id for debt in debts],
-            "alerts": [debt.alert_id for debt in debts],
-            "data": [debt.data for debt in debts],
-            "now": now,
-            "verify": VERIFY,
-            "channel": CHANNEL,
-        },
-    )
-    for row in rows:
-        if row.subscription_id is not None:
-            await _overtake(connection, SubscriptionId(row.subscription_id), row.alerts, now)
-
-
-async def _overtake(
-    connection: Transaction, subscription_id: SubscriptionId, alerts: Sequence[int], now: datetime
-) -> None:
-    """Of these alerts, the newest overtakes one that has failed often enough and waits for a retry.
-
-    What is under way is let end first: ``store.records`` judges it then. The subscription must be
-    locked; its endpoint is taken to be ready, as ``owe`` has left it.
-    """
-    rows = await fetch(
-        connection,
-        "SELECT alert_id FROM deliveries WHERE subscription_id = :id AND state = 'owed' "
-        "AND alert_id = ANY(CAST(:alerts AS bigint[])) AND finished_at IS NULL AND NOT blocked "
-        "AND attempts - forgiven >= :often AND (lease_until IS NULL OR lease_until <= :now)",
-        {"id": subscription_id, "alerts": list(alerts), "often": OVERTAKES_AFTER, "now": now},
-    )
-    stuck = [row.alert_id for row in rows]
-    if stuck:
-        await keep_latest(connection, subscription_id, now, alerts=stuck)
 
 
 async def wake(connection: Transaction) -> None:

@@ -12,15 +12,31 @@ from alerts.detectors.reading import Measure
 from alerts.findings import Finding, State
 from alerts.signals import SeriesId, Severity
 from alerts.tracks import FindingKey
-from app.database import Transaction, driver
+from app.database import Transaction, Write, driver
 
-_FIELDS = (
-    "state, severity, onset, since, observed_at, value, compared, baseline, raise_run, clear_run, "
-    "ok_since, ok_run, reason, measures"
-)
+_KEY = ("series_id", "mechanism", "rule")
+_TYPES = {
+    "series_id": "bigint", "mechanism": "text", "rule": "text", "rule_version": "int",
+    "alert_id": "bigint", "state": "text", "severity": "smallint", "onset": "timestamptz",
+    "since": "timestamptz", "observed_at": "timestamptz", "value": "float8", "compared": "float8",
+    "baseline": "float8", "raise_run": "int", "clear_run": "int", "ok_since": "timestamptz",
+    "ok_run": "int", "reason": "text", "measures": "text",
+}  # fmt: skip
+_COLUMNS = tuple(_TYPES)
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(list[tuple[str, float, float | None]])
-_SELECT = f"SELECT series_id, mechanism, rule, rule_version, alert_id, {_FIELDS} FROM findings"
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM findings"
+_KEEP = (
+    f"INSERT INTO findings ({', '.join(_COLUMNS)}) "
+    f"SELECT * FROM unnest({', '.join(f'CAST(:{name} AS {kind}[])' for name, kind in _TYPES.items())}) "
+    f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
+    f"{', '.join(f'{name} = excluded.{name}' for name in _COLUMNS if name not in _KEY)}"
+)
+_FORGET = (
+    "DELETE FROM findings AS f USING "
+    f"unnest({', '.join(f'CAST(:{name} AS {_TYPES[name]}[])' for name in _KEY)}) AS q ({', '.join(_KEY)}) "
+    f"WHERE {' AND '.join(f'f.{name} = q.{name}' for name in _KEY)}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +71,24 @@ async def unheard(connection: Transaction) -> list[Kept]:
     return [_kept(row) for row in rows]
 
 
-async def keep(
-    connection: Transaction,
-    changed: Mapping[FindingKey, tuple[Finding, int]],
-    feeds: Mapping[FindingKey, int],
-) -> None:
-    """Writes changed findings with their rule's version; forgets the quiet ones."""
-    raw = driver(connection)
+def keep(
+    changed: Mapping[FindingKey, tuple[Finding, int]], feeds: Mapping[FindingKey, int]
+) -> list[Write]:
+    """What writes changed findings with their rule's version, and forgets the quiet ones."""
     quiet = [key for key, (finding, _) in changed.items() if finding.is_quiet]
-    if quiet:
-        await raw.execute(
-            "DELETE FROM findings AS f USING unnest($1::bigint[], $2::text[], $3::text[]) "
-            "AS q (series_id, mechanism, rule) WHERE f.series_id = q.series_id "
-            "AND f.mechanism = q.mechanism AND f.rule = q.rule",
-            *zip(*quiet, strict=True),
-        )
     rows = [
         (*key, version, feeds.get(key), *_values(finding))
         for key, (finding, version) in sorted(changed.items())
         if not finding.is_quiet
     ]
-    if not rows:
-        return
-    await raw.execute(
-        f"INSERT INTO findings (series_id, mechanism, rule, rule_version, alert_id, {_FIELDS}) "
-        "SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::bigint[], "
-        "$6::text[], $7::smallint[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], "
-        "$11::float8[], $12::float8[], $13::float8[], $14::int[], $15::int[], $16::timestamptz[], "
-        "$17::int[], $18::text[], $19::text[]) "
-        "ON CONFLICT (series_id, mechanism, rule) DO UPDATE SET "
-        "rule_version = excluded.rule_version, alert_id = excluded.alert_id, "
-        "state = excluded.state, severity = excluded.severity, onset = excluded.onset, "
-        "since = excluded.since, observed_at = excluded.observed_at, value = excluded.value, "
-        "compared = excluded.compared, baseline = excluded.baseline, "
-        "raise_run = excluded.raise_run, clear_run = excluded.clear_run, "
-        "ok_since = excluded.ok_since, ok_run = excluded.ok_run, reason = excluded.reason, "
-        "measures = excluded.measures",
-        *zip(*rows, strict=True),
-    )
+    writes = []
+    if quiet:
+        columns = map(list, zip(*quiet, strict=True))
+        writes.append(Write(_FORGET, dict(zip(_KEY, columns, strict=True))))
+    if rows:
+        columns = map(list, zip(*rows, strict=True))
+        writes.append(Write(_KEEP, dict(zip(_COLUMNS, columns, strict=True))))
+    return writes
 
 
 def _kept(row: asyncpg.Record) -> Kept:

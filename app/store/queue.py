@@ -118,7 +118,7 @@ async def claim(
         """,
         {
             "now": now,
-            "full": _full(rooms),
+            "full": full(rooms),
             "retry_slots": retry_slots,
             "most": slots,
         },
@@ -195,7 +195,8 @@ _CLAIM = f"""
 """
 
 
-def _full(rooms: Mapping[SubscriptionId, int]) -> list[SubscriptionId]:
+def full(rooms: Mapping[SubscriptionId, int]) -> list[SubscriptionId]:
+    """The endpoints of which no more is taken."""
     return [name for name, room in rooms.items() if room <= 0]
 
 
@@ -261,7 +262,7 @@ async def next_ready(
         "SELECT ready_at FROM subscriptions "
         "WHERE ready_at IS NOT NULL AND id NOT IN (SELECT unnest(CAST(:full AS text[]))) "
         "ORDER BY ready_at, id LIMIT 1",
-        {"full": _full(rooms)},
+        {"full": full(rooms)},
     )
     return found[0].ready_at if found else None
 

@@ -49,12 +49,13 @@ class Standing:
 @dataclass(slots=True)
 class Recorded:
     """The claims, by delivery and fence, whose attempts were recorded, and under which numbers; how their
-    endpoints stand, what owners must hear.
+    endpoints stand, what owners must hear, and when the first of these endpoints is ready for more.
     """
 
     kept: dict[tuple[int, int], int] = field(default_factory=dict)
     standings: dict[SubscriptionId, Standing] = field(default_factory=dict)
     notices: list[tuple[SubscriptionId, Notice]] = field(default_factory=list)
+    ready_at: datetime | None = None
 
 
 async def record(
@@ -87,7 +88,7 @@ async def record(
         if row.id not in changes:
             changes[row.id] = _Change(machine.health_of(row.health), row.status, row.url)
         changes[row.id].fold(attempted, patience)
-    await _change_endpoints(connection, changes, now)
+    recorded.ready_at = await _change_endpoints(connection, changes, now)
     for name, change in changes.items():
         one = SubscriptionId(name)
         recorded.standings[one] = Standing(
@@ -275,12 +276,14 @@ async def _overtake(
 
 async def _change_endpoints(
     connection: Transaction, changes: Mapping[str, _Change], now: datetime
-) -> None:
-    """Writes what attempts changed about their endpoints, and when each is ready for more."""
+) -> datetime | None:
+    """Writes what attempts changed about their endpoints, and when each is ready for more; gives the earliest
+    of that.
+    """
     if not changes:
-        return
+        return None
     names = list(changes)
-    await fetch(
+    rows = await fetch(
         connection,
         f"""
         WITH said AS (
@@ -314,7 +317,7 @@ async def _change_endpoints(
             per_second = coalesce(m.per_second, s.per_second),
             untold = CASE WHEN m.untold = '' THEN s.untold
                 ELSE coalesce(s.untold, '[]') || CAST(m.untold AS jsonb) END
-        FROM due AS m WHERE s.id = m.id
+        FROM due AS m WHERE s.id = m.id RETURNING s.ready_at
         """,
         {
             "ids": names,
@@ -332,6 +335,7 @@ async def _change_endpoints(
             "now": now,
         },
     )
+    return min((row.ready_at for row in rows if row.ready_at is not None), default=None)
 
 
 def _untold(change: _Change, now: datetime) -> str:

@@ -19,7 +19,7 @@ from app.database import Database
 from app.deliver import Sender, patience_of
 from app.outbound import Outbound
 from app.settings import Settings
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from app.store.delivery_log import Attempt, Delivery
 from app.store.queue import Claimed
 from app.store.records import Attempted, Recorded
@@ -104,7 +104,7 @@ class Post:
             for alert in alerts
         ]
         async with self.database.begin() as connection:
-            await store.deliveries.owe(connection, debts, self.now)
+            await store.debts.owe(connection, debts, self.now)
 
     async def round(self, sender: Sender) -> None:
         """Sends everything that is due now, and what becomes due by that."""

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import text
 
 from app import store
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from tests.app.post_office import NEON, Post, running
 from tests.app.receiver import Answer, Heard, consenting, receiver
 
@@ -159,7 +159,7 @@ async def test_many_who_owe_at_once_leave_no_gap_and_wait_in_no_circle(post: Pos
             chosen = subscriptions if alert % 2 else subscriptions[::-1]
             debts = [Debt(to, "alert.updated", alert_id=alert, data="{}") for to in chosen]
             async with post.database.begin() as connection:
-                await store.deliveries.owe(connection, debts, post.now)
+                await store.debts.owe(connection, debts, post.now)
 
         await asyncio.gather(*(owe_all(alert) for alert in range(25)))
         for made in subscriptions:

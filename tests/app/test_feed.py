@@ -23,7 +23,7 @@ from alerts.payloads import Format
 from alerts.routing import SubscriptionId
 from app import access, store
 from app.main import create_app
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from tests.app.post_office import GALLIUM, NEON, Post
 from tests.app.receiver import receiver
 from tests.golden.test_format_bytes import messages
@@ -291,7 +291,7 @@ async def test_what_a_webhook_withholds_of_a_red_alert_is_not_to_be_pulled_eithe
     made = await asleep(post)
     async with post.database.begin() as connection:
         debt = Debt(made, red.type, alert_id=NEON, data=red.data)
-        await store.deliveries.owe(connection, [debt], post.now)
+        await store.debts.owe(connection, [debt], post.now)
     sent = json.loads(payloads.write(Format.json, 1, red, "").body)["data"]
     (pulled,) = (await desk.pull(made, after=1)).json()["items"]
     assert pulled["data"] == sent

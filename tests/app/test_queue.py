@@ -24,7 +24,7 @@ from app.api.webhooks import EndpointNotice
 from app.database import Database
 from app.deliver import owners
 from app.settings import Settings
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from app.store.queue import Claimed
 from app.store.subscriptions import Ordering, Status
 from app.subscribe import Backlog
@@ -46,7 +46,7 @@ async def post(database: Database, settings: Settings) -> AsyncIterator[Post]:
 
 async def _owe(post: Post, debts: Sequence[Debt]) -> None:
     async with post.database.begin() as connection:
-        await store.deliveries.owe(connection, debts, post.now)
+        await store.debts.owe(connection, debts, post.now)
 
 
 async def _redeliver(post: Post, of: SubscriptionId, *sequences: int) -> int:

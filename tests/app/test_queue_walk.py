@@ -20,7 +20,7 @@ from alerts.retries import Outcome
 from alerts.routing import SubscriptionId
 from app import store
 from app.deliver import owners
-from app.store.deliveries import Debt
+from app.store.debts import Debt, Offer
 from app.store.queue import Claimed
 from app.store.subscriptions import Ordering, Status
 from app.subscribe import Backlog
@@ -68,8 +68,17 @@ class Walk:
             else:
                 said = json.dumps({"alert": alert})
                 debts.append(Debt(to, "alert.updated", alert_id=alert, data=said))
+        worker, offer = self.dice.randrange(len(self.hands)), None
+        if self.dice.random() < 0.5:
+            full = self.dice.sample(self.subscriptions, self.dice.randint(0, 1))
+            slots, each = self.dice.randint(0, 6), self.dice.randint(1, 3)
+            offer = Offer(self.post.now + LEASE, slots, each, full)
         async with self.post.database.begin() as connection:
-            await store.deliveries.owe(connection, debts, self.post.now)
+            taken = await store.debts.owe(connection, debts, self.post.now, offer=offer)
+        if taken is not None and offer is not None:
+            assert len(taken.claimed) <= offer.slots
+            assert not {one.subscription_id for one in taken.claimed} & set(offer.full)
+            self._take(worker, taken.claimed)
 
     async def claim(self) -> None:
         worker = self.dice.randrange(len(self.hands))
@@ -79,6 +88,9 @@ class Walk:
             per_endpoint=self.dice.randint(1, 3),
             lease_until=self.post.now + LEASE,
         )
+        self._take(worker, claimed)
+
+    def _take(self, worker: int, claimed: list[Claimed]) -> None:
         under_way = [one for hand in self.hands for one in hand]
         for one in claimed:
             beside = [

@@ -25,6 +25,7 @@ from alerts.mechanisms import Level
 from alerts.routing import Filter, SubscriptionId
 from alerts.signals import SeriesId
 from app import store
+from app.database import write
 from app.inquire import Obstacle, Outcome
 from app.store.audit import Action
 from app.store.subscriptions import Status, Subscription
@@ -474,7 +475,7 @@ async def test_a_stale_finding_says_that_silence_raises_nothing(house: House) ->
     stale = Finding(State.stale, observed_at=LONG_AGO, value=0.2, since=NOW)
     async with house.service.state.house.database.begin() as connection:
         key = (SeriesId(series), "supply-watch", "global-pressure")
-        await store.findings.keep(connection, {key: (stale, 1)}, {})
+        await write(connection, store.findings.keep({key: (stale, 1)}, {}))
     told = await why(house.aurora, f"/v1/series/{series}/why")
     assert answer_of(told, "global-pressure")["obstacles"] == ["stale"]
 

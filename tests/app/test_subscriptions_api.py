@@ -19,7 +19,7 @@ from alerts.endpoints import EndpointEvent
 from alerts.lifecycle import EventType
 from alerts.routing import Filter, SubscriptionId
 from app import store
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from tests.app.receiver import Answer, Heard, Receiver, consenting, free_port, receiver
 
 Connect = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -63,7 +63,7 @@ class Baltica:
             Debt(SubscriptionId(to), "alert.updated", None, alert, '{"a":1}') for alert in alerts
         ]
         async with self.service.state.house.database.begin() as connection:
-            await store.deliveries.owe(connection, debts, datetime.now(UTC))
+            await store.debts.owe(connection, debts, datetime.now(UTC))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from alerts.routing import Filter, SubscriptionId
 from app import seals, store
 from app.database import Database
 from app.settings import Settings
-from app.store.deliveries import Debt
+from app.store.debts import Debt
 from app.store.subscriptions import Status, Subscription
 from tests.journeys import reckoning
 from tests.journeys.nursery import Order
@@ -254,7 +254,7 @@ class Relay:
                 for one in (self.subscriptions if to is None else to)
             ]
         async with self.database.begin() as connection:
-            await store.deliveries.owe(connection, debts, at or datetime.now(UTC))
+            await store.debts.owe(connection, debts, at or datetime.now(UTC))
         return time.monotonic_ns()
 
     async def settled(self, within_seconds: float, *, but: Sequence[SubscriptionId] = ()) -> None:
