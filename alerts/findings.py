@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from alerts.detectors.reading import Measure, Reading
 from alerts.rules import CarryOver, Freshness, Rule
@@ -101,24 +102,25 @@ def advance(rule: Rule, finding: Finding, reading: Reading) -> Finding:
     if finding.fires and reading.held < finding.severity:  # case 3
         return _ease(rule, seen, reading)
     if finding.fires:  # case 4
-        held = replace(seen, raise_run=0, clear_run=0)
-        return _told(rule, _enter(held, State.firing, reading.at), reading)
+        held = _enter(seen, State.firing, reading.at, raise_run=0, clear_run=0)
+        return _told(rule, held, reading)
     if reading.awaits:  # case 5
-        return _enter(replace(seen, reason=reading.awaits), State.pending, reading.at)
+        return _enter(seen, State.pending, reading.at, reason=reading.awaits)
     # case 6
     ok_run = seen.ok_run + 1 if seen.ok_since else 0
-    calm = replace(seen, raise_run=0, clear_run=0, onset=None, ok_run=ok_run)
-    return _enter(calm, State.ok, reading.at)
+    return _enter(seen, State.ok, reading.at, raise_run=0, clear_run=0, onset=None, ok_run=ok_run)
 
 
 def _rise(rule: Rule, seen: Finding, reading: Reading) -> Finding:
     onset = seen.onset or reading.at
     run = seen.raise_run + 1
     if not seen.fires and run < rule.raise_after:
-        return _enter(replace(seen, raise_run=run, onset=onset), State.pending, reading.at)
+        return _enter(seen, State.pending, reading.at, raise_run=run, onset=onset)
     is_over = rule.is_event and seen.ok_since is not None and seen.ok_since < reading.at
-    risen = replace(
+    risen = _enter(
         seen,
+        State.firing,
+        reading.at,
         severity=reading.raised,
         onset=onset,
         raise_run=0,
@@ -126,7 +128,7 @@ def _rise(rule: Rule, seen: Finding, reading: Reading) -> Finding:
         ok_since=seen.ok_since if is_over else None,
         ok_run=0,
     )
-    return _told(rule, _enter(risen, State.firing, reading.at), reading)
+    return _told(rule, risen, reading)
 
 
 def _told(rule: Rule, finding: Finding, reading: Reading) -> Finding:
@@ -139,12 +141,12 @@ def _told(rule: Rule, finding: Finding, reading: Reading) -> Finding:
 def _ease(rule: Rule, seen: Finding, reading: Reading) -> Finding:
     run = seen.clear_run + 1
     if run < rule.clear_after:
-        return _enter(replace(seen, clear_run=run, raise_run=0), State.recovering, reading.at)
+        return _enter(seen, State.recovering, reading.at, clear_run=run, raise_run=0)
     lower = reading.next_below(seen.severity)
-    eased = replace(seen, severity=lower, clear_run=0, raise_run=0)
+    eased = {"severity": lower, "clear_run": 0, "raise_run": 0}
     if lower is not Severity.none:
-        return _enter(eased, State.firing, reading.at)
-    return _enter(replace(eased, onset=None, ok_since=reading.at, ok_run=1), State.ok, reading.at)
+        return _enter(seen, State.firing, reading.at, **eased)
+    return _enter(seen, State.ok, reading.at, **eased, onset=None, ok_since=reading.at, ok_run=1)
 
 
 def carried(rule: Rule, finding: Finding, version: int) -> Finding:
@@ -181,7 +183,8 @@ def fall_silent(freshness: Freshness, finding: Finding, last: datetime, now: dat
     return replace(finding, state=state, since=now, observed_at=seen, reason=said)
 
 
-def _enter(finding: Finding, state: State, at: datetime) -> Finding:
-    if finding.state is state and finding.since is not None:
-        return finding
-    return replace(finding, state=state, since=at)
+def _enter(finding: Finding, state: State, at: datetime, **changes: Any) -> Finding:
+    """The finding in that state, since then if it was in another, and with what changes besides."""
+    if finding.state is not state or finding.since is None:
+        changes |= {"state": state, "since": at}
+    return replace(finding, **changes) if changes else finding

@@ -9,7 +9,7 @@ changes the past of a scope is for ``hindsight``.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
@@ -123,6 +123,9 @@ class Bench:
         default_factory=dict
     )
     _heard: dict[SeriesId, list[Report]] = field(default_factory=dict)
+    _described: dict[tuple[SeriesId, str], tuple[Evidence, Mapping[str, object]]] = field(
+        default_factory=dict
+    )
     _moved: set[SeriesId] = field(default_factory=set)
 
     def run(self) -> None:
@@ -431,7 +434,7 @@ class Bench:
     def _restate(self, scope: Scope, alert: Alert, evidence: Sequence[Evidence]) -> None:
         """Keeps an open alert's sentence true to its newest observation, between transitions."""
         said = [frozen(e, alert.opened_at) for e in evidence]
-        why = explanation.why(said, self.catalogue, alert.state)
+        why = explanation.why(said, self._sentence, alert.state)
         if why != alert.why:
             self.outcome.restated[scope] = why
             self.dockets[scope].alert = replace(alert, why=why)
@@ -447,12 +450,11 @@ class Bench:
         was = docket.alert
         opened_at = step.alert.opened_at
         evidence = [frozen(e, opened_at) for e in evidence]
-        if cause.evidence is not None:
-            cause = replace(cause, evidence=frozen(cause.evidence, opened_at))
+        described = [self._describe(e) for e in evidence]  # First: it is put into words there.
         alert = replace(
             step.alert,
             title=explanation.title(scope, self.catalogue),
-            why=explanation.why(evidence, self.catalogue, step.alert.state),
+            why=explanation.why(evidence, self._sentence, step.alert.state),
         )
         transition = Transition(
             number=alert.number,
@@ -463,15 +465,33 @@ class Bench:
             severity_to=alert.severity,
             at=step.at,
             recorded_at=self.now,
-            reason=explanation.reason(step, cause, self.catalogue),
+            reason=explanation.reason(
+                step, cause, lambda one: self._sentence(frozen(one, opened_at))
+            ),
             explanation=explanation.explain(
-                evidence, alert, self.catalogue, taken_back=step.news is lifecycle.News.taken_back
+                described, alert, taken_back=step.news is lifecycle.News.taken_back
             ),
         )
         fed_by = () if cause.evidence is None else ((cause.evidence.series, cause.at),)
         self.outcome.published.append(Published(scope, alert, transition, tuple(evidence), fed_by))
         self.outcome.restated.pop(scope, None)
         docket.alert = alert
+
+    def _describe(self, evidence: Evidence) -> Mapping[str, object]:
+        """A finding as data, made once for as long as it stands as it is: transitions tell them all."""
+        key = evidence.series, evidence.rule.id
+        known = self._described.get(key)
+        if known is None or known[0] != evidence:
+            known = evidence, explanation.describe(evidence, self.catalogue)
+            self._described[key] = known
+        return known[1]
+
+    def _sentence(self, evidence: Evidence) -> str:
+        """What a finding says; what is described already is not put into words again."""
+        known = self._described.get((evidence.series, evidence.rule.id))
+        if known is not None and known[0] == evidence:
+            return str(known[1]["sentence"])
+        return explanation.sentence(evidence, self.catalogue)
 
     def _release(self, scope: Scope, docket: Docket, cause: Cause) -> None:
         """Lets go of a resolved alert's findings. Of an event it is remembered when it was over."""
@@ -522,7 +542,8 @@ def frozen(evidence: Evidence, opened_at: datetime) -> Evidence:
     if finding.baseline is None or finding.observed_at is None:
         return evidence
     onsets = [o for o in (finding.onset, opened_at) if o and o < finding.observed_at]
-    return replace(evidence, frozen_at=min(onsets, default=None))
+    onset = min(onsets, default=None)
+    return evidence if onset == evidence.frozen_at else replace(evidence, frozen_at=onset)
 
 
 def _own(track: Track, voice: Voice, window: Sequence[Sample]) -> list[Sample]:

@@ -221,12 +221,13 @@ def advance(
         current = replace(_moved(current, measure.at), awaiting=waiting)
         steps.append(Step(EventType.updated, current, measure.at, News.measure, measure.what))
     was, severity = current.severity, severity_of(evidence)
-    current = replace(
-        current, severity=severity, eased_at=now if severity < was else current.eased_at
-    )
+    if severity != was:
+        eased_at = now if severity < was else current.eased_at
+        current = replace(current, severity=severity, eased_at=eased_at)
     advice = recommend(profile, current, evidence, now)
     is_new = advice != current.recommendation
-    current = replace(current, recommendation=advice)
+    if is_new:
+        current = replace(current, recommendation=advice)
     if severity != was:  # case 4
         current = _moved(current, cause.at)
         kind = EventType.escalated if severity > was else EventType.eased
@@ -456,7 +457,8 @@ def _open(profile: Profile, evidence: Sequence[Evidence], cause: Cause, now: dat
         number=1,
     )
     alert = _learn_of_measures(alert, cause)
-    return replace(alert, recommendation=recommend(profile, alert, evidence, now))
+    advice = recommend(profile, alert, evidence, now)
+    return alert if advice is None else replace(alert, recommendation=advice)
 
 
 def _learn_of_measures(alert: Alert, cause: Cause) -> Alert:

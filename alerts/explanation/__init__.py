@@ -6,7 +6,7 @@ sentences   what one finding says, what it lacks, and why there is no alert
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from alerts import detectors
@@ -61,6 +61,10 @@ __all__ = [
 ]
 
 
+Say = Callable[[Evidence], str]
+"""How a finding is put into words: ``sentence``, or what remembers what it said."""
+
+
 def title(scope: Scope, catalogue: Catalogue) -> str:
     """What an alert is about, for a headline: "Gallium (semiconductors)"."""
     names = [good_of(scope.good, catalogue), place_of(scope.place, catalogue)]
@@ -69,9 +73,7 @@ def title(scope: Scope, catalogue: Catalogue) -> str:
     return f"{capital(subject)} ({sector})" if subject else capital(sector)
 
 
-def why(
-    evidence: Sequence[Evidence], catalogue: Catalogue, state: AlertState = AlertState.open
-) -> str:
+def why(evidence: Sequence[Evidence], say: Say, state: AlertState = AlertState.open) -> str:
     """One plain sentence for the finding that weighs most, and how many more agree with it."""
     if state is AlertState.resolved:
         return "It is over: nothing that fed the alert weighs any more."
@@ -83,7 +85,7 @@ def why(
     worst = max(firing, key=lambda e: (e.finding.severity, not e.rule.is_event, e.rule.id))
     others = len(firing) - 1
     agree = "finding agrees" if others == 1 else "findings agree"
-    return f"{sentence(worst, catalogue)}{f' {others} more {agree}.' if others else ''}"
+    return f"{say(worst)}{f' {others} more {agree}.' if others else ''}"
 
 
 def describe(
@@ -131,16 +133,17 @@ def describe(
 
 
 def explain(
-    evidence: Sequence[Evidence], alert: Alert, catalogue: Catalogue, *, taken_back: bool = False
+    findings: Sequence[Mapping[str, object]], alert: Alert, *, taken_back: bool = False
 ) -> Mapping[str, object]:
-    """A transition's explanation: all findings behind it and what is recommended.
+    """A transition's explanation: all findings behind it, as ``describe`` gives them, and what is
+    recommended.
 
     ``taken_back`` stands in it only where it is true: the alert ends because nothing that it
     rested on stands, and standards that cancel tell that from an end.
     """
     explained: dict[str, object] = {
-        "sentence": why(evidence, catalogue, alert.state),
-        "findings": [describe(e, catalogue) for e in evidence],
+        "sentence": alert.why,
+        "findings": findings,
         "recommendation": recommendation(alert.recommendation),
     }
     return {**explained, "taken_back": True} if taken_back else explained
@@ -153,7 +156,7 @@ def recommendation(advice: Advice | None) -> dict[str, object] | None:
     return {"level": advice.level.name, "reasons": list(advice.reasons)}
 
 
-def reason(step: Step, cause: Cause, catalogue: Catalogue) -> str:
+def reason(step: Step, cause: Cause, say: Say) -> str:
     """Why an alert changed, in one or two sentences."""
     advice = step.alert.recommendation
     match step.news:
@@ -172,7 +175,7 @@ def reason(step: Step, cause: Cause, catalogue: Catalogue) -> str:
             level = advice.level.name.replace("_", " ")
             return f"The engine recommends {level}: {'; '.join(advice.reasons)}."
         case News.finding:
-            said = sentence(cause.evidence, catalogue) if cause.evidence else "Time has passed."
+            said = say(cause.evidence) if cause.evidence else "Time has passed."
             return f"{cause.correction} {said}".strip()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
 
 import pytest
 
@@ -86,6 +87,8 @@ CHIPS = SeriesKey("semiconductors", "lead_time", "chips")
 STOCKS = SeriesKey("semiconductors", "inventory_days", "dram", "TW")
 SUEZ = SeriesKey("shipping", "transits", "", "suez")
 UNKNOWN = SeriesKey("semiconductors", "wafer_age", "unobtainium", "NLRTM")
+
+say = partial(explanation.sentence, catalogue=CATALOGUE)
 
 
 def about(
@@ -343,12 +346,12 @@ def test_why_speaks_of_the_worst_and_counts_the_others() -> None:
     mild = about(PRICE, RISE, found(MINOR, 130, 0.3, 100))
     followed = replace(about(CONTROL, trigger(), EVENT), rule=EXEMPTION_RULE)
     first = explanation.sentence(worst, CATALOGUE)
-    assert explanation.why([mild, worst, followed], CATALOGUE) == f"{first} 1 more finding agrees."
-    assert explanation.why([mild, worst, mild], CATALOGUE) == f"{first} 2 more findings agree."
-    assert explanation.why([followed], CATALOGUE) == (
+    assert explanation.why([mild, worst, followed], say) == f"{first} 1 more finding agrees."
+    assert explanation.why([mild, worst, mild], say) == f"{first} 2 more findings agree."
+    assert explanation.why([followed], say) == (
         "Nothing fires at present; the alert closes when that has held on fresh observations."
     )
-    assert explanation.why([worst], CATALOGUE, AlertState.resolved) == (
+    assert explanation.why([worst], say, AlertState.resolved) == (
         "It is over: nothing that fed the alert weighs any more."
     )
 
@@ -369,7 +372,7 @@ def test_why_speaks_of_the_worst_and_counts_the_others() -> None:
 def test_the_reason_of_a_transition(news: News, advice: Advice | None, words: str) -> None:
     alert = replace(open_alert(LEAD), recommendation=advice)
     step = Step(EventType.updated, alert, at("2023-08-01"), news, "Export control (UA)")
-    assert explanation.reason(step, Cause(Occasion.time, at("2023-08-01")), CATALOGUE) == words
+    assert explanation.reason(step, Cause(Occasion.time, at("2023-08-01")), say) == words
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from alerts import explanation
 from alerts.findings import State
 from alerts.rules import Band, Bands, Corroboration, Direction, EventTrigger
 from alerts.signals import Origin, Report
 from tests.alerts.cast import (
+    CATALOGUE,
     CONTROL,
     CONTROL_RULE,
     DORADO,
@@ -79,6 +82,22 @@ def test_what_a_batch_changed_is_what_is_remembered() -> None:
     here.post(*weeks("2021-03-03", 16))
     assert [f.state for f in here.findings.values()] == [State.firing]
     assert list(here.feeds.values()) == [here.alert.scope]
+
+
+def test_what_a_transition_says_of_a_finding_is_what_it_was_then() -> None:
+    here = Desk([ALL])
+    leads = daily("2021-03-01", 12, 15, 16, 21, 16, 12, 12, 12)
+    prices = daily("2021-03-01", 10, 10, 14, 14, 20, 14, 10, 10)
+    here.post(*values(LEAD_TIME, leads), *values(PRICE, prices))
+    say = partial(explanation.sentence, catalogue=CATALOGUE)
+    told = []
+    for one in here.published:
+        why = explanation.why(one.evidence, say, one.alert.state)
+        anew = [explanation.describe(e, CATALOGUE) for e in one.evidence]
+        said = one.transition.explanation
+        assert (one.alert.why, said["sentence"], said["findings"]) == (why, why, anew)
+        told += [f["sentence"] for f in anew]
+    assert 3 <= len(set(told)) < len(told), "some changed in between, and some stood as they were"
 
 
 # ---- a broken rule -----------------------------------------------------------------------------
