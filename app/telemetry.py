@@ -180,7 +180,6 @@ def show_deliveries(standings: Mapping[str, int], owed: int, oldest_owed_seconds
 def configure(level: str, form: Literal["json", "console"]) -> None:
     """Sends our lines and those of the libraries to standard error in one format. Call once, at start."""
     shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]

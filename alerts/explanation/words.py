@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from itertools import count
 
 from alerts.catalogue import EU, Catalogue
@@ -20,8 +21,9 @@ _UNITS = {
 """Units that read otherwise than they are written."""
 
 
+@lru_cache(maxsize=1_000)
 def instant(at: datetime | None) -> str | None:
-    """RFC 3339 in UTC with a Z, or null."""
+    """RFC 3339 in UTC with a Z, or null. One document writes the same few ten times."""
     return None if at is None else at.isoformat().replace("+00:00", "Z")
 
 

@@ -65,7 +65,7 @@ class Desk:
         headers = {
             "content-type": written.content_type,
             **written.headers,
-            **signing.headers(keys, claimed.webhook_id, at, written.body),
+            **signing.headers(keys, message.id, at, written.body),
         }
         return Letter(headers, written.body)
 
