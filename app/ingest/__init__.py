@@ -382,12 +382,16 @@ async def accept_signals(
         [book.enter(s, a, now) for s, a in zip(series, arrivals, strict=True)]
         for series, arrivals in left
     ]
-    if book.rows:
+    # What is behind the newest is read back, to see what it changes.
+    is_beside = book.is_ahead and len(book.rows) < store.signals.FEW
+    if book.rows and not is_beside:
         await store.signals.keep(connection, book.rows)
     movements = await ledger.movements_of(connection, policy, book, states)
     moved = [ledger.moved(m, book) for m in movements]
     if moved:
-        await store.series.move(connection, moved, now)
+        beside = [store.signals.insertion(book.rows)] if is_beside else []
+        with store.signals.heeding_months():
+            await store.series.move(connection, moved, now, beside)
     found = await evaluate.evaluate_series(
         connection,
         policy,

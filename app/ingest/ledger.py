@@ -29,11 +29,12 @@ class Ledger:
     series' last one cannot be stored yet, so it needs no look-up. ``was`` is the value an
     instant counted for before this transaction; ``said_again`` are the instants of which a
     partner said something else than before this transaction, ``new`` who says something of an
-    instant for the first time.
+    instant for the first time. ``is_ahead`` says that all is newer than what its series has.
     """
 
     states: Mapping[SeriesId, SeriesState]
     book: dict[tuple[SeriesId, datetime], dict[PartnerId, list[Stored]]]
+    is_ahead: bool
     was: dict[tuple[SeriesId, datetime], float | None] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     keys: dict[SeriesId, SeriesKey] = field(default_factory=dict)
@@ -141,7 +142,7 @@ async def open_ledger(
         if (last := states[s].last_observed_at) is not None and a.observed_at <= last
     }
     book = await store.signals.stored(connection, old) if old else {}
-    return Ledger(states, book)
+    return Ledger(states, book, not old)
 
 
 async def movements_of(

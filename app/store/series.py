@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from alerts.mechanisms import Dimension, Scope
 from alerts.signals import Sample, SeriesId, SeriesKey
-from app.database import Connection, Transaction, Write, driver, fetch
+from app.database import Connection, Transaction, Write, driver, fetch, fetch_beside
 
 SERIES_LANES = 64
 RING_SAMPLES = 32
@@ -253,32 +253,39 @@ async def states(connection: Transaction, ids: Sequence[SeriesId]) -> dict[Serie
 
 
 async def move(
-    connection: Transaction, moved: Sequence[SeriesState], received_at: datetime
+    connection: Transaction,
+    moved: Sequence[SeriesState],
+    received_at: datetime,
+    beside: Sequence[Write] = (),
 ) -> None:
-    """Writes states back; each carries the version it was read with.
+    """Writes states back, and others beside them; each carries the version it was read with.
 
     Raises:
         RuntimeError: another writer changed one although its lane was locked.
     """
-    done = await driver(connection).execute(
-        "UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.at, "
-        "last_value = m.value, observations = m.observations, ring = m.ring, "
-        "last_received_at = $7, last_valued_at = m.valued_at "
-        "FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::float8[], $5::bigint[], "
-        "$6::bytea[], $8::timestamptz[]) "
-        "AS m (series_id, version, at, value, observations, ring, valued_at) "
-        "WHERE s.series_id = m.series_id AND s.version = m.version",
-        [s.series for s in moved],
-        [s.version for s in moved],
-        [s.last_observed_at for s in moved],
-        [s.last_value for s in moved],
-        [s.observations for s in moved],
-        [s.ring for s in moved],
-        received_at,
-        [s.last_valued_at for s in moved],
-    )
-    if done != f"UPDATE {len(moved)}":
-        raise RuntimeError(f"a series state changed under its lock: {done} of {len(moved)}")
+    given: dict[str, object] = {
+        name: [getattr(state, name) for state in moved]
+        for name in ("series", "version", "last_observed_at", "last_value", "observations", "ring")
+    }
+    given["valued_at"] = [state.last_valued_at for state in moved]
+    given["received_at"] = received_at
+    done = await fetch_beside(connection, beside, _MOVE, given)
+    if len(done) != len(moved):
+        raise RuntimeError(
+            f"A series' state changed under its lock: {len(done)} of {len(moved)} were moved."
+        )
+
+
+_MOVE = """
+    UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.at, last_value = m.value,
+        observations = m.observations, ring = m.ring, last_received_at = :received_at,
+        last_valued_at = m.valued_at
+    FROM unnest(CAST(:series AS bigint[]), CAST(:version AS bigint[]),
+        CAST(:last_observed_at AS timestamptz[]), CAST(:last_value AS float8[]),
+        CAST(:observations AS bigint[]), CAST(:ring AS bytea[]), CAST(:valued_at AS timestamptz[]))
+        AS m (series_id, version, at, value, observations, ring, valued_at)
+    WHERE s.series_id = m.series_id AND s.version = m.version RETURNING 1
+"""
 
 
 async def silent_since(

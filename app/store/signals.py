@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import asyncpg
 
 from alerts.signals import Origin, PartnerId, Report, Sample, SeriesId, Severity, Voice
-from app.database import Transaction, driver, fetch
+from app.database import Transaction, Write, driver, fetch, write
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 """Before anything that was ever observed."""
@@ -46,6 +47,11 @@ class Stored(NamedTuple):
 _COLUMNS = (
     "series_id", "observed_at", "partner_id", "revision", "value", "received_at", "detail",
 )  # fmt: skip
+_INSERT = """
+    INSERT INTO signals SELECT * FROM unnest(CAST(:series_id AS bigint[]),
+        CAST(:observed_at AS timestamptz[]), CAST(:partner_id AS int[]), CAST(:revision AS int[]),
+        CAST(:value AS float8[]), CAST(:received_at AS timestamptz[]), CAST(:detail AS text[]))
+"""
 
 # One sample an instant: the newest revision of each partner, the median over partners.
 _SAMPLES = """
@@ -91,16 +97,24 @@ async def keep(connection: Transaction, rows: Sequence[Row]) -> None:
         asyncpg.UniqueViolationError: one was stored already, which the lanes should prevent.
         MonthOpened: roll back and do the same again.
     """
-    raw = driver(connection)
-    try:
-        if len(rows) >= FEW:
+    with heeding_months():
+        if len(rows) < FEW:
+            await write(connection, [insertion(rows)])
+        else:
+            raw = driver(connection)
             await raw.copy_records_to_table("signals", records=rows, columns=_COLUMNS)
-            return
-        await raw.execute(
-            "INSERT INTO signals SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::int[], "
-            "$4::int[], $5::float8[], $6::timestamptz[], $7::text[])",
-            *zip(*rows, strict=True),
-        )
+
+
+def insertion(rows: Sequence[Row]) -> Write:
+    """What stores a few signals, as ``keep`` does; to be written while ``heeding_months``."""
+    return Write(_INSERT, dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+@contextmanager
+def heeding_months() -> Iterator[None]:
+    """Says ``MonthOpened`` when a month got its partition while signals of it were stored."""
+    try:
+        yield
     except asyncpg.CheckViolationError as error:
         if error.constraint_name is not None:
             raise
