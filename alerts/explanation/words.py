@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count
 
@@ -24,7 +24,7 @@ _UNITS = {
 @lru_cache(maxsize=1_000)
 def instant(at: datetime | None) -> str | None:
     """RFC 3339 in UTC with a Z, or null. One document writes the same few ten times."""
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def day(at: datetime) -> str:

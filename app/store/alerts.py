@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -226,7 +227,13 @@ def _row(kept: Kept) -> Mapping[str, object]:
 
 def _arrays(table: Table, rows: Iterable[Mapping[str, object]]) -> dict[str, list[object]]:
     held = list(rows)
-    return {column.name: [row[column.name] for row in held] for column in table.columns}
+    return {name: [row[name] for row in held] for name in _names(table)}
+
+
+@lru_cache(maxsize=16)
+def _names(table: Table) -> tuple[str, ...]:
+    """The names of a table's columns: to ask SQLAlchemy costs as much as all else here."""
+    return tuple(column.name for column in table.columns)
 
 
 def _unnested(table: Table) -> str:
