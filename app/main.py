@@ -80,6 +80,9 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         docs_url=None,  # They load from other people's machines; ours is at /docs.
         redoc_url=None,
         openapi_url=None,  # It would be written anew for everyone who asks.
+        # The service counts and logs for itself; to be asked for each request whether anybody else does is
+        # a tenth of a small one.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     if role == "worker":
         app.include_router(health.router)
