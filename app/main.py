@@ -36,6 +36,7 @@ from app import (
 from app.api import health, problems
 from app.api.bodies import Bodies
 from app.api.envelope import Envelope
+from app.api.straight import Straight
 from app.connections import Connections
 from app.database import Database
 from app.deliver import Sender
@@ -90,6 +91,7 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
     else:
         # Not as an included router, which holds every request against all of its routes twice.
         app.router.routes += [*api.routes(), *dashboard.routes()]
+        app.add_middleware(Straight, routes=app.router.routes)
     problems.install(app)
     app.state.bodies = Bodies(settings.bodies_limit_bytes)
     app.add_middleware(

@@ -7,6 +7,7 @@ import zlib
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from app import telemetry
@@ -107,6 +108,21 @@ class Body:
         if size:
             self.hold(size)
         return message
+
+    async def whole(self) -> bytes:
+        """All of it, where nobody has read any of it.
+
+        Raises:
+            ClientDisconnect: the caller hung up.
+            HTTPException: as ``receive``.
+        """
+        parts: list[bytes] = []
+        while not self._whole:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            parts.append(message.get("body", b""))
+        return b"".join(parts)
 
     def hold(self, size: int) -> None:
         """Counts so many bytes more, read or made of what was read.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -210,14 +210,16 @@ def _described(slug: str) -> dict[str, Any]:
 
 def install(app: FastAPI) -> None:
     """Makes every failure of a request a problem. Those nobody expected are caught by the envelope."""
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Unauthenticated, _on_unauthenticated)
-    app.add_exception_handler(NotAllowed, _on_not_allowed)
-    app.add_exception_handler(Spent, _on_spent)
-    app.add_exception_handler(DatabaseAway, _on_away)
-    app.add_exception_handler(ValueRefused, _on_refused_value)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def answer(request: Request, error: Exception) -> Response | None:
+    """The problem that a failure of a request is; None for one that nobody expected."""
+    for kind in type(error).__mro__:
+        if kind in _HANDLERS:
+            return await _HANDLERS[kind](request, error)
+    return None
 
 
 def pointer(path: Iterable[str | int]) -> str:
@@ -294,6 +296,18 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     return _problem_of(faults, request.headers.get("content-type", "")).answer(
         request.state.request_id
     )
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    Problem: _on_problem,
+    RequestValidationError: _on_invalid,
+    HTTPException: _on_http,
+    Unauthenticated: _on_unauthenticated,
+    NotAllowed: _on_not_allowed,
+    Spent: _on_spent,
+    DatabaseAway: _on_away,
+    ValueRefused: _on_refused_value,
+}
 
 
 def _problem_of(faults: Sequence[Any], content_type: str) -> Problem:

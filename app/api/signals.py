@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal
@@ -11,30 +11,20 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from app import telemetry
 from app.access import KEY_SCHEME, Caller, let_in
 from app.api import arrivals
 from app.api.arrivals import Checked
-from app.api.bodies import inflated
+from app.api.bodies import Body, inflated
 from app.api.problems import MEDIA_TYPE, MOST_ERRORS, Problem
+from app.api.straight import Plain
 from app.database import DatabaseAway
 from app.house import House, house
 from app.ingest import Behind, Receipt, Status
 
-
-class _Plain(APIRoute):
-    """A route whose function wants nothing but the request: FastAPI, asked to find that out for each, takes
-    as long as the function.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        return self.endpoint
-
-
-router = APIRouter(tags=["signals"], route_class=_Plain)
+router = APIRouter(tags=["signals"], route_class=Plain)
 
 _BUSY_RETRY_SECONDS = 1
 
@@ -173,7 +163,8 @@ async def _json_body(request: Request, here: House) -> bytes:
             f"The body is encoded as {encoding[:100]}; send it plain or with gzip.",
             headers={"Accept-Encoding": "gzip"},  # RFC 9110, 12.5.3
         )
-    return await request.body()
+    body: Body = request.state.body
+    return await body.whole()
 
 
 async def _answer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,13 +13,17 @@ from typing import Annotated, Any
 import httpx
 import pytest
 import structlog
-from fastapi import Depends, FastAPI, Query
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from openapi_spec_validator import validate
 from pydantic import BaseModel, Field
 
 from app import access, store, telemetry
 from app.api.problems import PROBLEMS, Problem, pointer
+from app.api.straight import Plain
+from app.database import DatabaseAway
 from app.main import create_app
 from app.settings import Settings
 
@@ -33,9 +37,32 @@ class Crate(BaseModel):
     count: int
 
 
+FAILURES: dict[str, Exception] = {
+    "problem": Problem("conflict", "Not now.", headers={"Retry-After": "7"}, retryable=True),
+    "http": HTTPException(413, "Too much."),
+    "invalid": RequestValidationError([{"type": "missing", "loc": ("query", "x"), "msg": "none"}]),
+    "unauthenticated": access.Unauthenticated("Send your key."),
+    "not allowed": access.NotAllowed("Your key may not."),
+    "away": DatabaseAway("The database is away."),
+    "unexpected": RuntimeError("the password is hunter2"),
+}
+
+
+def _fails(error: Exception) -> Callable[[Request], Awaitable[Response]]:
+    async def fail(request: Request) -> Response:
+        raise error
+
+    return fail
+
+
 def _app(settings: Settings) -> FastAPI:
     """The service with a few doors that fail in every way."""
     app = create_app(settings)
+    for name, error in FAILURES.items():
+        app.router.routes += [
+            kind(f"/{kind.__name__}/{name}", _fails(error), methods=["POST"])
+            for kind in (APIRoute, Plain)
+        ]
 
     @app.post("/crates")
     async def post_crates(crates: list[Crate]) -> int:
@@ -233,6 +260,20 @@ async def test_every_refusal_is_a_problem(
     client: httpx.AsyncClient, method: str, path: str, slug: str
 ) -> None:
     _problem(await client.request(method, path), slug)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+async def test_on_the_shortest_way_a_failure_is_what_it_is_on_every_other(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    named = {"x-request-id": "one"}
+    usual = await client.post(f"/APIRoute/{name}", headers=named)
+    short = await client.post(f"/Plain/{name}", headers=named)
+    assert usual.status_code >= 400
+    assert (short.status_code, short.content, short.headers) == (
+        usual.status_code, usual.content, usual.headers,
+    )  # fmt: skip
+    _problem(await client.get(f"/Plain/{name}"), "method-not-allowed")
 
 
 async def test_a_key_opens_what_its_scopes_say(
