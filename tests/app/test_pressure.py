@@ -97,6 +97,8 @@ def _client(service: Service, name: str) -> httpx.AsyncClient:
         base_url=service.url,
         headers={"Authorization": f"Bearer {service.keys[name]}"},
         timeout=PATIENCE,
+        # One that idles is closed by the service, maybe in the very moment it is used again.
+        limits=httpx.Limits(max_keepalive_connections=0),
     )
 
 
