@@ -129,6 +129,8 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             outbound = Outbound(settings)
             stack.push_async_callback(outbound.close)
             sender = _sender(database, outbound, sealing, settings)
+            # It stops after the intake, which gives it what it still commits.
+            await stack.enter_async_context(_sending(sender))
         intake = Intake(
             database,
             policy,
@@ -148,8 +150,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
             intake=intake,
             quotas=quotas.from_settings(settings),
         )
-        if sender is not None:
-            await stack.enter_async_context(_sending(sender))
+        if role != "api":
             runner = scheduler.Scheduler(database, _duties(database, policy, settings))
             await stack.enter_async_context(_running(runner.run))
         telemetry.line(

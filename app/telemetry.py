@@ -63,6 +63,11 @@ signals_at_a_glance = Counter(
     "Signals accepted that were so surely calm that nothing had to be read for them.",
     registry=REGISTRY,
 )
+born_claimed = Counter(
+    "forewarn_deliveries_born_claimed",
+    "Deliveries that the process which owed them sent without claiming them.",
+    registry=REGISTRY,
+)
 signals_retired = Counter(
     "forewarn_signals_retired",
     "Signals that the retention policy took away.",

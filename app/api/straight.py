@@ -30,12 +30,12 @@ class Straight:
 
     def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
         self._app = app
-        self._plain = {
-            (method, route.path): route
-            for route in routes
-            if isinstance(route, Plain)
-            for method in route.methods or ()
-        }
+        self._plain: dict[tuple[str, str], Plain] = {}
+        for route in routes:
+            if isinstance(route, Plain):
+                assert not route.param_convertors, f"{route.path} has parameters"
+                for method in route.methods or ():
+                    self._plain.setdefault((method, route.path), route)  # The first wins, as ever.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, a failure as everywhere; what nobody expected is raised."""

@@ -18,7 +18,7 @@ same ``webhook-id`` again when the lease has ended: at least once, never lost, n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from time import monotonic
@@ -28,6 +28,7 @@ from alerts.endpoints import Patience
 from alerts.explanation import instant
 from alerts.payloads import VERIFY
 from alerts.retries import Decision, ErrorCode, Outcome
+from alerts.routing import SubscriptionId
 from app import store, telemetry
 from app.database import Database, DatabaseAway
 from app.deliver import consent, owners
@@ -178,25 +179,31 @@ class Sender:
             )
             self._next_at = None if claimed else await store.queue.next_ready(connection, rooms)
         self._hand.add(claimed, lease_until)
-        self._hand.offered(claimed, rooms)
+        self._hand.filled(claimed, rooms)
         return bool(claimed)
 
-    def offer(self) -> Offer | None:
-        """What it takes at once of what is about to be owed, so that nobody need claim it."""
-        if self._stopping or self._ledger.is_full or not self._hand.slots:
+    def offer(self, to: Collection[SubscriptionId]) -> Offer | None:
+        """What it takes at once of what is about to be owed to these, so that nobody need claim it: no more
+        than it might begin at once.
+        """
+        if self._stopping or self._ledger.is_full or not self._hand.free:
             return None
         return Offer(
             self._clock() + self._lease,
-            min(self._hand.slots, CLAIMED_TOGETHER),
+            self._hand.free,
             self._settings.webhook_in_flight_per_endpoint,
-            store.queue.full(self._hand.rooms(monotonic())),
+            self._hand.full(to, monotonic()),
         )
 
     def take(self, taken: Taken) -> None:
         """Begins to send what was claimed as it came to be owed, which is committed."""
+        if taken.lease_until <= self._clock():
+            self.nudge()  # Their commit took as long; they are due again, and may be others' by now.
+            return
         if self._stopping:
             self._let_go(taken.claimed)
             return
+        telemetry.born_claimed.inc(len(taken.claimed))
         self._hand.add(*taken)
         self._begin()
 
@@ -359,7 +366,9 @@ class Sender:
         if recorded.notices:
             self._aside(self._tell_owners())
         self._begin()
-        if recorded.ready_at is not None or self._is_short:
+        soon = now + timedelta(seconds=POLL_SECONDS)
+        is_soon = recorded.ready_at is not None and recorded.ready_at <= soon
+        if is_soon or self._is_short or len(recorded.kept) < len(batch):
             self.nudge()
 
     def _let_go(self, dropped: Sequence[Claimed]) -> None:

@@ -11,7 +11,7 @@ and hold up those that answer.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -90,6 +90,11 @@ class Hand:
         return max(0, self._in_flight + _SPARE_AHEAD - self._waiting - self._quick)
 
     @property
+    def free(self) -> int:
+        """How many more might be begun now."""
+        return max(0, self._in_flight - self._waiting - self._quick)
+
+    @property
     def retry_slots(self) -> int:
         """How many of them may be third or later attempts: they never fill more than three quarters.
 
@@ -125,19 +130,27 @@ class Hand:
                 found[name] = 0
         return found
 
+    def full(self, wanted: Collection[SubscriptionId], now: float) -> list[SubscriptionId]:
+        """Those endpoints of which nothing more is taken now: that fail, or have enough in hand."""
+        posts = ((name, post) for name in wanted if (post := self._posts.get(name)) is not None)
+        return [n for n, p in posts if p.at_once is not None or self._room(p, now) <= 0]
+
     def add(self, claimed: Iterable[Claimed], lease_until: datetime) -> None:
-        """Takes in what was claimed."""
+        """Takes in what was claimed. An attempt that failed and is not recorded yet weighs more than what is
+        on record of its endpoint.
+        """
         for one in claimed:
             name = one.subscription_id
             post = self._posts.setdefault(name, _Post())
-            post.at_once = one.endpoint.at_once
+            if one.endpoint.at_once is not None:
+                post.at_once = one.endpoint.at_once
             post.waiting.append(one)
             self._waiting += 1
             self._retries += one.lane
             self._held[one.id] = (one, lease_until)
             self._enqueue(name, post)
 
-    def offered(self, claimed: Iterable[Claimed], rooms: Mapping[SubscriptionId, int]) -> None:
+    def filled(self, claimed: Iterable[Claimed], rooms: Mapping[SubscriptionId, int]) -> None:
         """Notes of which endpoints more may be due than was claimed: of those that filled their room."""
         for name, count in Counter(one.subscription_id for one in claimed).items():
             self._posts[name].may_have_more = count >= rooms.get(name, self._per_endpoint)

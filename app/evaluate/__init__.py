@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from alerts import hindsight, judgement, overflow
@@ -21,7 +21,6 @@ from app.evaluate.loading import Movement, OnFile
 from app.evaluate.writing import Evaluation
 from app.policy import Brief, Policy
 from app.recall import Calm, Ground, Recall, Remembered
-from app.store.debts import Offer
 
 _SCOPES_AT_ONCE = 100
 """So many open alerts are swept in one transaction, in some 20 ms."""
@@ -43,7 +42,7 @@ async def evaluate_series(
     recall: Recall,
     versions: Sequence[int],
     locked: Collection[Scope] = (),
-    offer: Callable[[], Offer | None] = lambda: None,
+    offer: writing.Offering = lambda _: None,
 ) -> Evaluation:
     """Judges what moved and writes down findings, alerts, transitions and what is owed.
 

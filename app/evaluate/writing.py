@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from alerts.findings import Finding
 from alerts.lifecycle import Alert, AlertState, EventType
 from alerts.mechanisms import Scope
 from alerts.overflow import is_summary
-from alerts.routing import Reached
+from alerts.routing import Reached, SubscriptionId
 from alerts.signals import SeriesId
 from alerts.tracks import FindingKey, Judgement
 from app import store, telemetry
@@ -23,6 +23,10 @@ from app.store.debts import Debt, Offer, Taken
 
 _TURNS = frozenset({EventType.opened, EventType.resolved})
 """The types after which another alert of a scope is open, or none."""
+
+
+Offering = Callable[[Collection[SubscriptionId]], Offer | None]
+"""Says what a worker of this process takes at once of what comes to be owed to these subscriptions."""
 
 
 @dataclass(slots=True)
@@ -42,11 +46,11 @@ async def write(
     outcome: Judgement,
     on_file: Mapping[Scope, OnFile],
     now: datetime,
-    offer: Callable[[], Offer | None] = lambda: None,
+    offer: Offering = lambda _: None,
 ) -> Evaluation:
     """Writes a judgement down: numbers new alerts, renders transitions, owes deliveries.
 
-    ``offer`` is asked where something is owed: what a worker of this process takes of it at once.
+    ``offer`` is asked where something is owed.
     """
     for mechanism, rule, said in outcome.broken:
         telemetry.rule_failures.labels(mechanism, rule).inc()
@@ -63,7 +67,7 @@ async def write(
         open_ids, writes, debts, rendered = drawn
     feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
     writes += findings_kept(policy, outcome.findings, feeds)
-    offered = offer() if debts else None
+    offered = offer({debt.subscription_id for debt in debts}) if debts else None
     evaluation.taken = await store.debts.owe(connection, debts, now, writes, offered, rendered)
     return evaluation
 

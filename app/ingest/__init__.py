@@ -7,13 +7,14 @@ the next one, in a few lanes by series (group commit without a timer).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
 from typing import Protocol
 
 from alerts.mechanisms import Scope
+from alerts.routing import SubscriptionId
 from alerts.signals import PartnerId, SeriesId, SeriesKey
 from app import evaluate, store, telemetry
 from app.database import Database, DatabaseAway, Driver
@@ -46,8 +47,8 @@ class Receipt:
 class Worker(Protocol):
     """Whoever sends in this process: it takes at once what comes to be owed, as far as it has room."""
 
-    def offer(self) -> Offer | None:
-        """What it takes of what is about to be owed; None for nothing."""
+    def offer(self, to: Collection[SubscriptionId]) -> Offer | None:
+        """What it takes of what is about to be owed to these; None for nothing."""
 
     def take(self, taken: Taken) -> None:
         """Has it begin what was claimed for it: the transaction is committed."""
@@ -400,7 +401,7 @@ async def accept_signals(
         recall,
         lanes.of_scopes,
         scopes,
-        worker.offer if worker is not None else lambda: None,
+        worker.offer if worker is not None else lambda _: None,
     )
     results: list[Outcome] = []
     for (series, _), places_of, told_of in zip(requests, places, told, strict=True):

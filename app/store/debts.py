@@ -63,7 +63,7 @@ async def owe(
 
     Each debt gets its subscription's next sequence, in the order given: gapless, because the
     subscription's row stays locked until the transaction ends. Removed subscriptions are owed nothing.
-    Of the other senders those are woken at commit that have something to claim.
+    Senders are woken at commit where something is left to claim.
 
     Args:
         connection: inside a transaction.
@@ -111,6 +111,10 @@ async def owe(
     return Taken(await queue.with_earlier(connection, claimed), offer.lease_until)
 
 
+# What is claimed is of endpoints that are well (``is_free``): active, not failing, without a pace, and with
+# nothing that is due, for then ``ready_at`` is null or when the lease of something ends; a backlog goes
+# first. What is blocked is due all the same where the latest counts: ``_overtake`` takes the endpoint to be
+# ready.
 # Whether an alert waits already is asked debt by debt: EXISTS would be planned as a hash of all that is owed
 # to anybody, read anew for every signal while an endpoint is down.
 _OWE = """
@@ -187,7 +191,7 @@ _OWE = """
 
 
 def _claimed(row: Any, debt: Debt, now: datetime, rendered: Mapping[int, str]) -> Claimed:
-    """What has become of a debt that was claimed: its first attempt is to be made."""
+    """A debt that was claimed, as its sender needs it: the first attempt is to be made."""
     data = rendered[debt.transition_id] if debt.transition_id is not None else debt.data
     assert data is not None, "A debt is a transition, or has data of its own."
     whose = Endpoint(

@@ -118,7 +118,7 @@ async def claim(
         """,
         {
             "now": now,
-            "full": full(rooms),
+            "full": _full(rooms),
             "retry_slots": retry_slots,
             "most": slots,
         },
@@ -195,8 +195,7 @@ _CLAIM = f"""
 """
 
 
-def full(rooms: Mapping[SubscriptionId, int]) -> list[SubscriptionId]:
-    """The endpoints of which no more is taken."""
+def _full(rooms: Mapping[SubscriptionId, int]) -> list[SubscriptionId]:
     return [name for name, room in rooms.items() if room <= 0]
 
 
@@ -262,7 +261,7 @@ async def next_ready(
         "SELECT ready_at FROM subscriptions "
         "WHERE ready_at IS NOT NULL AND id NOT IN (SELECT unnest(CAST(:full AS text[]))) "
         "ORDER BY ready_at, id LIMIT 1",
-        {"full": full(rooms)},
+        {"full": _full(rooms)},
     )
     return found[0].ready_at if found else None
 

@@ -20,7 +20,7 @@ from alerts.routing import SubscriptionId
 from alerts.signals import PartnerId, SeriesKey
 from app import documents, store
 from app.database import Database
-from app.deliver.hand import LEAST_AHEAD
+from app.deliver.hand import LEAST_AHEAD, Hand
 from app.ingest import Arrival, Intake
 from app.policy import Policy
 from app.settings import Settings
@@ -175,11 +175,57 @@ async def test_what_comes_to_a_worker_that_has_stopped_is_given_back_at_once(pos
         assert taken is not None
         async with running(stopped):
             pass
-        assert stopped.offer() is None
+        assert stopped.offer({to}) is None
         stopped.take(taken)
         await stopped.settle()
         await post.round(post.sender())
         assert [heard.type for heard in endpoint.heard[1:]] == ["alert.updated"]
+
+
+async def test_what_took_longer_to_commit_than_its_lease_is_left_to_whoever_claims_it(
+    post: Post,
+) -> None:
+    async with receiver() as endpoint:
+        to = await post.active(endpoint)
+        sender, other = post.sender(), post.sender()
+        taken = await _owe(post, to, NEON)
+        assert taken is not None
+        post.now += LEASE
+        await post.round(other)
+        sender.take(taken)
+        await sender.settle()
+        assert [heard.sequence for heard in endpoint.heard] == [1, 2], "once"
+
+
+async def test_a_worker_offers_to_take_no_more_than_it_may_begin(post: Post) -> None:
+    async with receiver() as endpoint:
+        to = await post.active(endpoint)
+        sender = post.sender(webhook_in_flight=2)
+        offer = sender.offer({to})
+        assert offer is not None
+        assert offer.slots == 2
+        taken = await _owe(post, to, NEON, GALLIUM, slots=offer.slots)
+        assert taken is not None
+        sender.take(taken)
+        assert sender.offer({to}) is None
+        await sender.settle()
+        assert sender.offer({to}) is not None
+
+
+async def test_an_attempt_that_failed_and_is_not_recorded_yet_holds_others_back(post: Post) -> None:
+    async with receiver() as endpoint:
+        to = await post.active(endpoint)
+        taken = await _owe(post, to, NEON, GALLIUM, 3)
+        assert taken is not None
+        first, *others = taken.claimed
+        hand = Hand(in_flight=4, per_endpoint=4)
+        hand.add([first], taken.lease_until)
+        assert hand.begin() == first
+        hand.end(first, 0.0, was_slow=False, was_taken=False)
+        assert hand.full({to}, 0.0) == [to]
+        hand.add(others, taken.lease_until)
+        assert hand.begin() is not None
+        assert hand.begin() is None, "one at a time, until it is known better"
 
 
 async def test_of_an_endpoint_that_hangs_no_more_is_taken_than_may_be_claimed_ahead(
@@ -197,7 +243,7 @@ async def test_of_an_endpoint_that_hangs_no_more_is_taken_than_may_be_claimed_ah
         sender = post.sender(webhook_in_flight_per_endpoint=1)
         taken = 0
         for alert in range(1, 2 * LEAST_AHEAD):
-            offer = sender.offer()
+            offer = sender.offer({to})
             assert offer is not None
             one = await _owe(post, to, alert, **offer._asdict())
             if one is not None:
