@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from alerts.explanation import instant
 from app.dashboard import words
 from app.database import DatabaseAway, ValueRefused
 
@@ -36,6 +37,7 @@ AWAY_RETRY_SECONDS = 5
 FOR_EVER = "public, max-age=31536000, immutable"
 
 _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d|[-+]?\d[\d,.]* ?%|[-+]\d[\d,.]*")
+_SENTENCES_REMEMBERED = 2_048
 _files = StaticFiles(directory=STATIC)
 
 
@@ -166,7 +168,7 @@ def _templates() -> jinja2.Environment:
         day=words.day,
         in_an_address=words.in_an_address,
         harmless=words.harmless,
-        instant=words.instant,
+        instant=instant,
         lapse=words.lapse,
         level=words.level,
         pace=words.pace,
@@ -180,6 +182,8 @@ def _templates() -> jinja2.Environment:
     return made
 
 
+# By type as well: what is markup already equals a text that is none.
+@functools.lru_cache(_SENTENCES_REMEMBERED, typed=True)
 def _prose(sentence: str) -> Markup:
     """A sentence, escaped, in which dates and numbers do not break at the end of a line."""
     whole = _UNBROKEN.sub(r'<span class="whole">\g<0></span>', str(escape(sentence)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from urllib.parse import quote
 
 from alerts.catalogue import Catalogue
@@ -23,16 +24,17 @@ CHANGES = {
 DELIVERED = {"failed": "given up"}
 
 
-def instant(at: datetime) -> str:
-    """A UTC instant for a ``datetime`` attribute."""
-    return at.isoformat().replace("+00:00", "Z")
+_REMEMBERED = 4_096
+"""So many instants in UTC are kept as text: a page writes the same ones many times, and so does the next."""
 
 
+@lru_cache(_REMEMBERED)
 def day(at: datetime) -> str:
     """``2023-07-03``, with the time of day only where it says something."""
     return f"{at:%Y-%m-%d}" if (at.hour, at.minute) == (0, 0) else f"{at:%Y-%m-%d %H:%M}"
 
 
+@lru_cache(_REMEMBERED)
 def clock(at: datetime) -> str:
     """``2023-07-03 14:05:09 UTC``: when the service wrote something down."""
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
