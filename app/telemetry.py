@@ -63,7 +63,7 @@ signals_at_a_glance = Counter(
     "Signals accepted that were so surely calm that nothing had to be read for them.",
     registry=REGISTRY,
 )
-born_claimed = Counter(
+deliveries_born_claimed = Counter(
     "forewarn_deliveries_born_claimed",
     "Deliveries that the process which owed them sent without claiming them.",
     registry=REGISTRY,

@@ -1,13 +1,12 @@
 """The way of the busiest routes: from the envelope straight to the function.
 
-Starlette and FastAPI lay six layers around every function, for what most of ours want of them. A route that
-wants nothing but the request needs none, and they took a third of what it costs to answer for one signal.
+Starlette and FastAPI lay layers around every function, for what most of ours want of them. A route that wants
+nothing but the request needs none, and they took a fifth of what it costs to answer for one signal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -20,9 +19,6 @@ from app.api import problems
 
 class Plain(APIRoute):
     """A route whose function wants nothing but the request, and which has no parameters in its path."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        return self.endpoint
 
 
 class Straight:

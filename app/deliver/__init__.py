@@ -203,7 +203,7 @@ class Sender:
         if self._stopping:
             self._let_go(taken.claimed)
             return
-        telemetry.born_claimed.inc(len(taken.claimed))
+        telemetry.deliveries_born_claimed.inc(len(taken.claimed))
         self._hand.add(*taken)
         self._begin()
 

@@ -18,7 +18,7 @@ from app import store, telemetry
 from app.database import Database, Transaction, write
 from app.evaluate import loading, writing
 from app.evaluate.loading import Movement, OnFile
-from app.evaluate.writing import Evaluation
+from app.evaluate.writing import Evaluation, Offering, nothing_offered
 from app.policy import Brief, Policy
 from app.recall import Calm, Ground, Recall, Remembered
 
@@ -42,7 +42,7 @@ async def evaluate_series(
     recall: Recall,
     versions: Sequence[int],
     locked: Collection[Scope] = (),
-    offer: writing.Offering = lambda _: None,
+    offer: Offering = nothing_offered,
 ) -> Evaluation:
     """Judges what moved and writes down findings, alerts, transitions and what is owed.
 

@@ -29,6 +29,10 @@ Offering = Callable[[Collection[SubscriptionId]], Offer | None]
 """Says what a worker of this process takes at once of what comes to be owed to these subscriptions."""
 
 
+def nothing_offered(_: Collection[SubscriptionId]) -> None:
+    """Nobody sends in this process."""
+
+
 @dataclass(slots=True)
 class Evaluation:
     """What came of it: the alerts each series moved, how many transitions there were, and of what is owed
@@ -46,7 +50,7 @@ async def write(
     outcome: Judgement,
     on_file: Mapping[Scope, OnFile],
     now: datetime,
-    offer: Offering = lambda _: None,
+    offer: Offering = nothing_offered,
 ) -> Evaluation:
     """Writes a judgement down: numbers new alerts, renders transitions, owes deliveries.
 

@@ -19,6 +19,7 @@ from alerts.signals import PartnerId, SeriesId, SeriesKey
 from app import evaluate, store, telemetry
 from app.database import Database, DatabaseAway, Driver
 from app.evaluate import ScopesNeeded
+from app.evaluate.writing import Offering, nothing_offered
 from app.ingest import calm, ledger
 from app.ingest.arriving import Arrival, Status
 from app.ingest.calm import Glance, Overtaken, Request
@@ -120,6 +121,7 @@ class Intake:
         self._most_signals = most_signals
         self._most_waiting = most_waiting
         self._worker = worker
+        self._offer = worker.offer if worker is not None else nothing_offered
         self._waiting = 0
         self._waiting_of: dict[PartnerId, int] = {}
         self._ids: dict[SeriesKey, SeriesId] = {}
@@ -292,7 +294,7 @@ class Intake:
                         self._recall,
                         glance,
                         scopes,
-                        self._worker,
+                        self._offer,
                     )
             except ScopesNeeded as needed:
                 scopes = needed.scopes
@@ -346,7 +348,7 @@ async def accept_signals(
     recall: Recall,
     glance: Glance,
     scopes: frozenset[Scope] = frozenset(),
-    worker: Worker | None = None,
+    offer: Offering = nothing_offered,
 ) -> tuple[list[Outcome], Taken | None]:
     """Stores and judges the arrivals of many requests at once; does not commit.
 
@@ -358,7 +360,8 @@ async def accept_signals(
         recall: what this process remembers of series; the caller says whether this committed.
         glance: what is surely calm among them; it is stored, and the others are judged.
         scopes: lock these scopes' lanes too, before judging.
-        worker: offers to take at once what comes to be owed; must be given what is returned after the commit.
+        offer: says what a worker of this process takes at once of what comes to be owed; it must be given
+            what is returned once that is committed.
 
     Raises:
         SeriesLost: forget all that was known.
@@ -401,7 +404,7 @@ async def accept_signals(
         recall,
         lanes.of_scopes,
         scopes,
-        worker.offer if worker is not None else lambda _: None,
+        offer,
     )
     results: list[Outcome] = []
     for (series, _), places_of, told_of in zip(requests, places, told, strict=True):

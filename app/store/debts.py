@@ -117,7 +117,7 @@ async def owe(
 # ready.
 # Whether an alert waits already is asked debt by debt: EXISTS would be planned as a hash of all that is owed
 # to anybody, read anew for every signal while an endpoint is down.
-_OWE = """
+_OWE = f"""
     WITH debts AS (
         SELECT d.place, d.subscription_id, d.type, d.transition_id, d.alert_id, d.data, s.ordering,
             s.last_sequence + row_number() OVER (PARTITION BY d.subscription_id ORDER BY d.place)
@@ -177,11 +177,9 @@ _OWE = """
         SELECT CASE WHEN bool_or(is_due) THEN pg_notify(:channel, '') END AS told FROM waiting
     )
     SELECT told.told, heeded.* FROM told LEFT JOIN (
-        SELECT r.place, r.is_claimed, r.subscription_id, o.id, r.sequence, r.transition_id,
+        SELECT r.place, r.is_claimed, r.subscription_id, o.id, r.sequence,
             s.url, s.format, s.format_version,
-            (SELECT array_agg(k.sealed ORDER BY k.number DESC) FROM subscription_secrets AS k
-             WHERE k.subscription_id = s.id AND (k.retires_at IS NULL OR k.retires_at > :now)
-            ) AS sealed
+            {endpoints.SEALED} AS sealed
         FROM ranked AS r
         JOIN owed AS o ON o.subscription_id = r.subscription_id AND o.sequence = r.sequence
         JOIN subscriptions AS s ON s.id = r.subscription_id

@@ -28,6 +28,13 @@ NEXT_DUE = f"LEAST({_NEXT.format(lane=0)}, {_NEXT.format(lane=1)})"
 """SQL: the earliest instant at which a delivery of the subscription ``s`` is due, or null."""
 
 
+SEALED = """
+    (SELECT array_agg(k.sealed ORDER BY k.number DESC) FROM subscription_secrets AS k
+     WHERE k.subscription_id = s.id AND (k.retires_at IS NULL OR k.retires_at > :now))
+"""
+"""SQL: the sealed secrets that sign for the subscription ``s`` at ``:now``, newest first, or null."""
+
+
 async def lock(
     connection: Transaction, ids: Collection[SubscriptionId], beside: Sequence[Write] = ()
 ) -> None:

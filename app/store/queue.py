@@ -103,11 +103,9 @@ async def claim(
     """
     ready = await fetch(
         connection,
-        """
+        f"""
         SELECT s.id, s.url, s.format, s.format_version, s.status, s.at_once, s.per_second,
-            (SELECT array_agg(k.sealed ORDER BY k.number DESC) FROM subscription_secrets AS k
-             WHERE k.subscription_id = s.id AND (k.retires_at IS NULL OR k.retires_at > :now)
-            ) AS sealed
+            {endpoints.SEALED} AS sealed
         FROM subscriptions AS s
         WHERE s.ready_at <= :now AND s.id NOT IN (SELECT unnest(CAST(:full AS text[])))
             AND (:retry_slots > 0 OR (

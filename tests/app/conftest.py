@@ -14,6 +14,7 @@ from app import access
 from app.database import Database
 from app.main import create_app
 from app.settings import Settings
+from tests.app import queue_laws
 from tests.app.post_office import Post
 
 Connect = Callable[..., "httpx.AsyncClient"]
@@ -52,3 +53,10 @@ async def caller(service: FastAPI) -> AsyncIterator[Callable[..., object]]:
 async def post(database: Database, settings: Settings) -> AsyncIterator[Post]:
     async with AsyncExitStack() as stack:
         yield Post(database, settings, stack)
+
+
+@pytest.fixture
+async def lawful_post(post: Post) -> AsyncIterator[Post]:
+    """The post office of tests after which the laws of the queue hold: they write no row by hand."""
+    yield post
+    assert await queue_laws.broken(post.database, post.now) == {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,26 +19,20 @@ from alerts.retries import Outcome
 from alerts.routing import SubscriptionId
 from alerts.signals import PartnerId, SeriesKey
 from app import documents, store
-from app.database import Database
 from app.deliver.hand import LEAST_AHEAD, Hand
 from app.ingest import Arrival, Intake
 from app.policy import Policy
-from app.settings import Settings
 from app.store.debts import Debt, Offer, Taken
 from app.store.deliveries import CHANNEL
-from tests.app import queue_laws
 from tests.app.post_office import GALLIUM, LEASE, NEON, Post, running
 from tests.app.receiver import Answer, Heard, consenting, receiver
 
 CHIPS = SeriesKey("semiconductors", "lead_time", "chips")
 
 
-@pytest.fixture
-async def post(database: Database, settings: Settings) -> AsyncIterator[Post]:
-    async with AsyncExitStack() as stack:
-        made = Post(database, settings, stack)
-        yield made
-    assert await queue_laws.broken(database, made.now) == {}
+@pytest.fixture(name="post")
+def _post(lawful_post: Post) -> Post:
+    return lawful_post
 
 
 async def _owe(post: Post, to: SubscriptionId, *alerts: int, **offered: object) -> Taken | None:

@@ -23,8 +23,9 @@ from pydantic import BaseModel, Field
 from app import access, store, telemetry
 from app.api.problems import PROBLEMS, Problem, pointer
 from app.api.straight import Plain
-from app.database import DatabaseAway
+from app.database import DatabaseAway, ValueRefused
 from app.main import create_app
+from app.quotas import Spent
 from app.settings import Settings
 
 AWAY = "postgresql://nobody@127.0.0.1:1/none"
@@ -44,6 +45,8 @@ FAILURES: dict[str, Exception] = {
     "unauthenticated": access.Unauthenticated("Send your key."),
     "not allowed": access.NotAllowed("Your key may not."),
     "away": DatabaseAway("The database is away."),
+    "refused by the database": ValueRefused(),
+    "spent": Spent("No more this minute.", (("RateLimit", "1"),)),
     "unexpected": RuntimeError("the password is hunter2"),
 }
 

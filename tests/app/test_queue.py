@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 
@@ -36,12 +36,9 @@ SECOND = timedelta(seconds=1)
 TAKEN, FAILED = Outcome(204), Outcome(500)
 
 
-@pytest.fixture
-async def post(database: Database, settings: Settings) -> AsyncIterator[Post]:
-    async with AsyncExitStack() as stack:
-        made = Post(database, settings, stack)
-        yield made
-    assert await queue_laws.broken(database, made.now) == {}
+@pytest.fixture(name="post")
+def _post(lawful_post: Post) -> Post:
+    return lawful_post
 
 
 async def _owe(post: Post, debts: Sequence[Debt]) -> None:
