@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from alerts.detectors.agreement import Views
 from alerts.detectors.screens import Screen
+from alerts.mechanisms import Scope
 from alerts.signals import Sample, SeriesId
 from app.store.series import RING_SAMPLES, microseconds, samples_of
 
@@ -31,6 +32,7 @@ _TRIM = 64
 class Ground:
     """A scope with no open alert, as of a version of its lane; until when the last one was open."""
 
+    scope: Scope
     lane: int
     version: int
     ended: int | None
@@ -149,6 +151,11 @@ class Recall:
         if found is None or found.calm is None or found.edition != edition:
             return None
         return self._pop(series)
+
+    def grounds(self, series: Collection[SeriesId]) -> dict[Scope, Ground]:
+        """How the scopes of these series stood when last looked at; which is so while the version counts."""
+        held = [kept for s in series if (kept := self._kept.get(s)) is not None]
+        return {ground.scope: ground for kept in held for ground in kept.grounds}
 
     def put_back(self, series: SeriesId, remembered: Remembered) -> None:
         """Remembers what is true now: what has committed, and what was taken and is as it was then."""

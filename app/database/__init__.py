@@ -143,9 +143,12 @@ class Database:
         async with _transaction(self._brief_engine) as connection:
             yield connection
 
-    def ingest(self) -> AbstractAsyncContextManager[Driver]:
-        """As ``begin``, on connections of the driver's that are kept for signals."""
-        return self._ingest.begin()
+    def ingest(self, first: str = "") -> AbstractAsyncContextManager[Driver]:
+        """As ``begin``, on connections of the driver's that are kept for signals.
+
+        ``first`` is as for ``Pool.begin``.
+        """
+        return self._ingest.begin(first)
 
     @property
     def ingest_cuts(self) -> int:

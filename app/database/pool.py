@@ -36,8 +36,11 @@ class Pool:
         self.cuts = 0
 
     @asynccontextmanager
-    async def begin(self, *, flushed: bool = True) -> AsyncIterator[Driver]:
+    async def begin(self, first: str = "", *, flushed: bool = True) -> AsyncIterator[Driver]:
         """A transaction: commits when the block ends, rolls back when it raises.
+
+        ``first`` is a statement without parameters that is sent together with the beginning; of what it
+        gives nothing is wanted.
 
         Without ``flushed`` the commit does not wait for the disk, nor for a standby: for what may be lost
         with the machine as if it had not been.
@@ -52,8 +55,9 @@ class Pool:
                 raise DatabaseAway(sentence(error)) from error
             is_free, patience = False, None
             try:
-                await raw.execute(_BEGIN if flushed else _BEGIN_UNFLUSHED)
+                begin = _BEGIN if flushed else _BEGIN_UNFLUSHED
                 try:
+                    await raw.execute(f"{begin}; {first}" if first else begin)
                     yield raw
                 except Exception:
                     await raw.execute("ROLLBACK")

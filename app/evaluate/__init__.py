@@ -74,7 +74,8 @@ async def evaluate_series(
         locked = about_joint
     with_findings = [m.series for m in asked if m.state.has_findings]
     kept = await store.findings.of_series(connection, with_findings) if with_findings else []
-    on_file, ended = await loading.standing(connection, scopes)
+    known = recall.grounds([m.series for m in asked])
+    on_file, ended = await _standing(connection, scopes, versions, known)
     dockets = await loading.dockets(connection, policy, on_file, now)
     questions = [question for found in together.values() for question in found]
     subjects = await loading.subject_tracks(connection, policy, questions, now)
@@ -96,15 +97,15 @@ async def evaluate_series(
             until = horizon[0] if horizon else None
             outcome.add(await _judge_again(connection, policy, scope, changed, on_file, now, until))
     unlocked = outcome.touched - set(locked)
+    if unlocked and locked:
+        raise ScopesNeeded(scopes)
+    prepared = await writing.prepare(connection, policy, outcome, now, unlocked)
     if unlocked:
-        if locked:
-            raise ScopesNeeded(scopes)
-        held = (await store.series.lock_scopes(connection, unlocked)).held
         # Where no alert was open and none has opened or ended since, there is nothing to look at again.
         doubted = {
             s
             for s in unlocked
-            if s in on_file or held[store.series.lane_of_scope(s)] != versions[_place(s)]
+            if s in on_file or prepared.held[store.series.lane_of_scope(s)] != versions[_place(s)]
         }
         seen, over = await loading.standing(connection, doubted)
         if any((seen.get(s), over.get(s)) != (on_file.get(s), ended.get(s)) for s in doubted):
@@ -115,7 +116,22 @@ async def evaluate_series(
     noisy = {*with_findings, *(series for series, *_ in outcome.findings)}
     told = [t for t in ahead if t.series not in late]
     _remember(policy, recall, asked, told, dockets, grounds, noisy)
-    return await writing.write(connection, policy, outcome, on_file, now, offer)
+    return await writing.write(connection, policy, outcome, on_file, now, offer, prepared)
+
+
+async def _standing(
+    connection: Transaction,
+    scopes: Collection[Scope],
+    versions: Sequence[int],
+    known: Mapping[Scope, Ground],
+) -> tuple[dict[Scope, OnFile], dict[Scope, datetime]]:
+    """As ``loading.standing``; of scopes that are ``known`` to be as they were, nothing is asked."""
+    still = {s for s in scopes if s in known and known[s].version == versions[_place(s)]}
+    on_file, ended = await loading.standing(connection, set(scopes) - still)
+    for scope in still:
+        if (last := known[scope].ended) is not None:
+            ended[scope] = store.series.instant(last)
+    return on_file, ended
 
 
 async def _horizons(
@@ -184,6 +200,7 @@ def _ground(scope: Scope, versions: Sequence[int], ended: Mapping[Scope, datetim
     """How a scope stands of which no alert is open."""
     last = ended.get(scope)
     return Ground(
+        scope,
         _place(scope),
         versions[_place(scope)],
         None if last is None else store.series.microseconds(last),

@@ -20,6 +20,7 @@ from app.database import Transaction, Write
 from app.evaluate.loading import OnFile
 from app.policy import Policy
 from app.store.debts import Debt, Offer, Taken
+from app.store.publishing import NOTHING_PREPARED, Prepared
 
 _TURNS = frozenset({EventType.opened, EventType.resolved})
 """The types after which another alert of a scope is open, or none."""
@@ -44,6 +45,32 @@ class Evaluation:
     taken: Taken | None = None
 
 
+async def prepare(
+    connection: Transaction,
+    policy: Policy,
+    outcome: Judgement,
+    now: datetime,
+    scopes: Collection[Scope] = (),
+) -> Prepared:
+    """What is needed to write a judgement down, and with it the lanes of ``scopes``."""
+    if not (outcome.published or scopes):
+        return NOTHING_PREPARED
+    opened = _opened(outcome)
+    return await store.publishing.prepare(
+        connection,
+        scopes,
+        prefixes=[policy.profiles[scope.mechanism].reference_prefix for scope in opened],
+        year=now.year,
+        alerts=len(opened),
+        transitions=len(outcome.published),
+    )
+
+
+def _opened(outcome: Judgement) -> list[Scope]:
+    """The scopes of new alerts, in order."""
+    return [p.scope for p in outcome.published if p.transition.type is EventType.opened]
+
+
 async def write(
     connection: Transaction,
     policy: Policy,
@@ -51,10 +78,11 @@ async def write(
     on_file: Mapping[Scope, OnFile],
     now: datetime,
     offer: Offering = nothing_offered,
+    prepared: Prepared | None = None,
 ) -> Evaluation:
     """Writes a judgement down: numbers new alerts, renders transitions, owes deliveries.
 
-    ``offer`` is asked where something is owed.
+    ``offer`` is asked where something is owed; ``prepared`` is what ``prepare`` gave, if called before.
     """
     for mechanism, rule, said in outcome.broken:
         telemetry.rule_failures.labels(mechanism, rule).inc()
@@ -67,7 +95,9 @@ async def write(
     debts: list[Debt] = []
     rendered: dict[int, str] = {}
     if outcome.published or outcome.restated or outcome.ended:
-        drawn = await _draw_up(connection, policy, outcome, on_file, evaluation, now)
+        if prepared is None:
+            prepared = await prepare(connection, policy, outcome, now)
+        drawn = await _draw_up(connection, policy, outcome, on_file, evaluation, now, prepared)
         open_ids, writes, debts, rendered = drawn
     feeds = {key: open_ids[scope] for key, scope in outcome.feeds.items() if scope in open_ids}
     writes += findings_kept(policy, outcome.findings, feeds)
@@ -94,23 +124,14 @@ async def _draw_up(
     on_file: Mapping[Scope, OnFile],
     evaluation: Evaluation,
     now: datetime,
+    prepared: Prepared,
 ) -> _Drawn:
     """Numbers and renders what is to be written and owed."""
-    opened = [p for p in outcome.published if p.transition.type is EventType.opened]
     latest: dict[int, Alert] = {}
-    prefixes = [policy.profiles[p.scope.mechanism].reference_prefix for p in opened]
-    taken = await store.alerts.take(
-        connection,
-        prefixes,
-        now.year,
-        alerts=len(opened),
-        transitions=len(outcome.published),
-    )
-    counting = {prefix: iter(numbers) for prefix, numbers in taken.numbers.items()}
-    refs = [f"{prefix}-{now.year}-{next(counting[prefix]):04d}" for prefix in prefixes]
-    beyond = await _beyond_limit(connection, policy, [p.scope for p in opened])
-    numbered = iter(zip(taken.alerts, refs, beyond, strict=True))
-    listeners = await store.subscriptions.listening(connection) if outcome.published else ()
+    opened = _opened(outcome)
+    refs = _references(policy, prepared, opened, now)
+    beyond = await _beyond_limit(connection, policy, opened)
+    numbered = iter(zip(prepared.alerts, refs, beyond, strict=True))
     # By alert: a scope may resolve one that was told and open one beyond the limit, or the reverse.
     standing = {
         scope: (kept.id, kept.alert.ref, kept.alert.is_folded) for scope, kept in on_file.items()
@@ -122,7 +143,7 @@ async def _draw_up(
     )
     debited: list[store.alerts.Debited] = []
     debts: list[Debt] = []
-    for row_id, published in zip(taken.transitions, outcome.published, strict=True):
+    for row_id, published in zip(prepared.transitions, outcome.published, strict=True):
         transition = published.transition
         if transition.type is EventType.opened:
             standing[published.scope] = next(numbered)
@@ -140,7 +161,7 @@ async def _draw_up(
         )
         debts.extend(
             Debt(to, transition.type.value, row_id, alert_id, None)
-            for to in routing.recipients(listeners, alert, transition.type, was)
+            for to in routing.recipients(prepared.listeners, alert, transition.type, was)
         )
         for series, _ in published.fed_by:
             refs_of = evaluation.refs.setdefault(series, [])
@@ -180,18 +201,27 @@ async def _draw_up(
     return _Drawn(open_ids, writes, debts, {d.id: d.data for d in debited})
 
 
+def _references(
+    policy: Policy, prepared: Prepared, opened: Sequence[Scope], now: datetime
+) -> list[str]:
+    """The references of new alerts, in order."""
+    prefixes = [policy.profiles[scope.mechanism].reference_prefix for scope in opened]
+    counting = {prefix: iter(numbers) for prefix, numbers in prepared.numbers.items()}
+    return [f"{prefix}-{now.year}-{next(counting[prefix]):04d}" for prefix in prefixes]
+
+
 async def _beyond_limit(
-    connection: Transaction, policy: Policy, opening: Sequence[Scope]
+    connection: Transaction, policy: Policy, opened: Sequence[Scope]
 ) -> list[bool]:
     """Whether each new alert, in order, is beyond its mechanism's limit of open ones."""
     limits = {
         s.mechanism: limit.open_alerts
-        for s in opening
+        for s in opened
         if (limit := policy.profiles[s.mechanism].overflow) is not None
     }
-    told = await store.alerts.count_told(connection, limits) if limits else {}
+    told = await store.publishing.count_told(connection, limits) if limits else {}
     beyond: list[bool] = []
-    for scope in opening:
+    for scope in opened:
         if scope.mechanism not in limits or scope.exercise or is_summary(scope):
             beyond.append(False)
             continue

@@ -281,9 +281,11 @@ class Intake:
         requests = [(p.series, p.arrivals) for p in parts]
         scopes: frozenset[Scope] = frozenset()
         touched = {s for p in parts for s in p.series}
+        lanes = [store.series.lane_of_series(s) for s in touched]
         while True:
+            locking = store.series.locking([*lanes, *map(store.series.lane_of_scope, scopes)])
             try:
-                async with self._database.ingest() as connection:
+                async with self._database.ingest(locking) as connection:
                     await self._doubt(connection, parts)
                     glance = calm.look(requests, self._recall, self._policy, now)
                     results, taken = await accept_signals(
@@ -353,13 +355,13 @@ async def accept_signals(
     """Stores and judges the arrivals of many requests at once; does not commit.
 
     Args:
-        connection: inside a transaction.
+        connection: inside a transaction that holds the lanes of the series, and of ``scopes``.
         policy: what is asked of the signals.
         requests: for each, the series of its arrivals, and the arrivals.
         now: the instant of receipt.
         recall: what this process remembers of series; the caller says whether this committed.
         glance: what is surely calm among them; it is stored, and the others are judged.
-        scopes: lock these scopes' lanes too, before judging.
+        scopes: whose lanes are locked too.
         offer: says what a worker of this process takes at once of what comes to be owed; it must be given
             what is returned once that is committed.
 
@@ -369,16 +371,12 @@ async def accept_signals(
         Overtaken: roll back and call again; what was thought calm will be judged.
         MonthOpened: roll back and call again.
     """
-    touched = {s for series, _ in requests for s in series}
-    lanes = await store.series.lock(connection, map(store.series.lane_of_series, touched))
-    if scopes:
-        await store.series.lock_scopes(connection, scopes)
     if glance.rows:
         await calm.keep(connection, glance, recall, now)
     if not glance.others:
         return [([Status.accepted] * len(series), []) for series, _ in requests], None
     places, left = glance.left_of(requests)
-    states = await store.series.states(connection, sorted(glance.others))
+    states, versions = await store.series.standing(connection, sorted(glance.others))
     if len(states) < len(glance.others):
         raise SeriesLost
     book = await ledger.open_ledger(connection, states, left)
@@ -402,7 +400,7 @@ async def accept_signals(
         movements,
         now,
         recall,
-        lanes.of_scopes,
+        versions,
         scopes,
         offer,
     )

@@ -17,6 +17,7 @@
     partitions       the months of ``signals``
     partners         partners and their keys
     profiles         versions of mechanisms
+    publishing       what is held and known before transitions are written
     queue            deliveries claimed under a lease
     recorded         all that was ever reported, for backtests
     records          attempts recorded under a fence, and what follows
@@ -53,6 +54,7 @@ from app.store import (
     partitions,
     partners,
     profiles,
+    publishing,
     queue,
     recorded,
     records,
@@ -85,6 +87,7 @@ __all__ = [
     "partitions",
     "partners",
     "profiles",
+    "publishing",
     "queue",
     "recorded",
     "records",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -107,19 +106,6 @@ async def open_scopes(connection: Connection) -> list[Scope]:
     return sorted(Scope(*row) for row in rows)
 
 
-async def count_told(connection: Transaction, mechanisms: Collection[str]) -> dict[str, int]:
-    """How many alerts of each mechanism are open and told one by one; drills and summaries do
-    not count.
-    """
-    rows = await fetch(
-        connection,
-        "SELECT mechanism, count(*) FROM alerts WHERE mechanism = ANY(CAST(:mechanisms AS text[])) "
-        "AND state = 'open' AND exercise = '' AND good <> :summary AND NOT folded GROUP BY mechanism",
-        {"mechanisms": list(mechanisms), "summary": overflow.SUMMARY},
-    )
-    return {row[0]: row[1] for row in rows}
-
-
 async def by_ref(connection: Connection, ref: str) -> Kept | None:
     """The alert with this reference."""
     rows = await connection.execute(select(tables.alerts).where(tables.alerts.c.ref == ref))
@@ -146,58 +132,6 @@ async def newest(
         query = query.where(tuple_(table.c.updated_at, table.c.id) < before)
     rows = await connection.execute(query)
     return [_kept(row) for row in rows]
-
-
-class Taken(NamedTuple):
-    """What rows are to be named by: numbers for new references by prefix, ids of alerts and transitions."""
-
-    numbers: dict[str, range]
-    alerts: list[int]
-    transitions: list[int]
-
-
-async def take(
-    connection: Transaction, prefixes: Collection[str], year: int, *, alerts: int, transitions: int
-) -> Taken:
-    """Numbers for references of that year, one for each of ``prefixes``, gapless and held until commit; and
-    so many row ids for alerts and for transitions, so that rows can name each other before writing.
-
-    One query; none where nothing is wanted.
-    """
-    if not (prefixes or alerts or transitions):
-        return Taken({}, [], [])
-    wanted = sorted(Counter(prefixes).items())
-    rows = await fetch(
-        connection,
-        _TAKE,
-        {
-            "prefixes": [prefix for prefix, _ in wanted],
-            "counts": [count for _, count in wanted],
-            "year": year,
-            "alerts": alerts,
-            "transitions": transitions,
-        },
-    )
-    ((last, of_alerts, of_transitions),) = rows
-    lasts = zip(wanted, last, strict=True)
-    numbers = {prefix: range(end - count + 1, end + 1) for (prefix, count), end in lasts}
-    return Taken(numbers, sorted(of_alerts), sorted(of_transitions))
-
-
-_IDS = ", ".join(
-    f"ARRAY(SELECT nextval(pg_get_serial_sequence('{table}', 'id')) "
-    f"FROM generate_series(1, CAST(:{table} AS integer)))"
-    for table in ("alerts", "transitions")
-)
-_TAKE = f"""
-    WITH numbered AS (
-        INSERT INTO alert_numbers AS n (prefix, year, last)
-        SELECT w.prefix, CAST(:year AS integer), w.count
-        FROM unnest(CAST(:prefixes AS text[]), CAST(:counts AS integer[])) AS w (prefix, count)
-        ON CONFLICT (prefix, year) DO UPDATE SET last = n.last + excluded.last RETURNING prefix, last
-    )
-    SELECT ARRAY(SELECT last FROM numbered ORDER BY prefix COLLATE "C"), {_IDS}
-"""
 
 
 async def keep(

@@ -196,40 +196,39 @@ def lane_of_scope(scope: Scope) -> int:
     return SERIES_LANES + zlib.crc32(name.encode()) % SERIES_LANES
 
 
-class Locked(NamedTuple):
-    """The versions of lanes: of those that are locked, by lane, as they are now; and of all scopes' lanes,
-    in order, as they were before the locks were waited for.
+def locking(lanes: Iterable[int]) -> str:
+    """The statement that takes lanes until the transaction ends, in sorted order: no two callers deadlock.
+
+    A transaction takes its series' lanes first and its scopes' lanes after, once each.
     """
-
-    held: dict[int, int]
-    of_scopes: Sequence[int]
-
-
-async def lock(connection: Transaction, lanes: Iterable[int]) -> Locked:
-    """Takes the lanes until the transaction ends, in sorted order: no two callers deadlock.
-
-    A transaction takes its series' lanes first and its scopes' lanes after, once each. What is read next is
-    at least as new as the versions.
-    """
-    wanted = sorted(set(lanes))
-    ((held, of_scopes),) = await fetch(connection, _LOCK, {"lanes": wanted})
-    return Locked(dict(zip(wanted, held, strict=True)), of_scopes)
+    return (
+        "SELECT count(*) FROM (SELECT FROM lanes "
+        f"WHERE lane IN ({', '.join(map(str, sorted(set(lanes))))}) "
+        "ORDER BY lane FOR NO KEY UPDATE) AS held"
+    )
 
 
-async def lock_scopes(connection: Transaction, scopes: Iterable[Scope]) -> Locked:
+HELD = (
+    "SELECT lane, version FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
+    "ORDER BY lane FOR NO KEY UPDATE"
+)
+"""SQL that takes ``:lanes`` as ``locking`` does, and gives their versions as they are then: by the snapshot
+of the statement they may be older.
+"""
+
+
+async def lock(connection: Transaction, lanes: Iterable[int]) -> None:
+    """Takes lanes as ``locking`` says, in a transaction that has begun otherwise."""
+    await fetch(connection, HELD, {"lanes": sorted(set(lanes))})
+
+
+async def lock_scopes(connection: Transaction, scopes: Iterable[Scope]) -> None:
     """Takes the lanes of scopes, as ``lock`` does."""
-    return await lock(connection, map(lane_of_scope, scopes))
+    await lock(connection, map(lane_of_scope, scopes))
 
 
 SCOPE_VERSIONS = f"ARRAY(SELECT version FROM lanes WHERE lane >= {SERIES_LANES} ORDER BY lane)"
 """The versions of the scopes' lanes as one SQL value, in order."""
-
-# What is locked is read as it is then: by the snapshot it may be older.
-_LOCK = (
-    "WITH held AS (SELECT lane, version FROM lanes WHERE lane = ANY(CAST(:lanes AS integer[])) "
-    "ORDER BY lane FOR NO KEY UPDATE) "
-    f"SELECT ARRAY(SELECT version FROM held ORDER BY lane), {SCOPE_VERSIONS}"
-)
 
 
 def mark(scopes: Collection[Scope]) -> Write:
@@ -243,13 +242,34 @@ def mark(scopes: Collection[Scope]) -> Write:
 
 async def states(connection: Transaction, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
     """The states of series, by the primary key. Call with their lanes locked to change them."""
-    rows = await driver(connection).fetch(
-        "SELECT series_id, version, last_observed_at, last_value, observations, ring, "
-        "EXISTS (SELECT 1 FROM findings AS f WHERE f.series_id = s.series_id) "
-        "FROM series_state AS s WHERE series_id = ANY($1::bigint[])",
-        ids,
-    )
+    rows = await driver(connection).fetch(f"SELECT {_STATE} {_OF_SERIES}", ids)
     return {row[0]: SeriesState(*row) for row in rows}
+
+
+class Standing(NamedTuple):
+    """The states of series, and the versions of all scopes' lanes, in order.
+
+    What is read after is at least as new as the versions.
+    """
+
+    states: dict[SeriesId, SeriesState]
+    of_scopes: Sequence[int]
+
+
+async def standing(connection: Transaction, ids: Sequence[SeriesId]) -> Standing:
+    """As ``states``, of at least one series; the versions too."""
+    rows = await driver(connection).fetch(_STANDING, ids)
+    states = {row[1]: SeriesState(*row[1:]) for row in rows}
+    return Standing(states, next((row[0] for row in rows if row[0] is not None), ()))
+
+
+_STATE = (
+    "series_id, version, last_observed_at, last_value, observations, ring, "
+    "EXISTS (SELECT 1 FROM findings AS f WHERE f.series_id = s.series_id)"
+)
+_OF_SERIES = "FROM series_state AS s WHERE series_id = ANY($1::bigint[])"
+_VERSIONS_ONCE = f"CASE WHEN series_id = ($1::bigint[])[1] THEN {SCOPE_VERSIONS} END"
+_STANDING = f"SELECT {_VERSIONS_ONCE}, {_STATE} {_OF_SERIES}"
 
 
 async def move(

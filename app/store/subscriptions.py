@@ -17,7 +17,7 @@ from alerts.mechanisms import Level
 from alerts.routing import TYPES, Filter, Listener, SubscriptionId
 from alerts.signals import PartnerId, Severity
 from app import tables
-from app.database import Connection, Transaction, fetch
+from app.database import Connection
 
 _table = tables.subscriptions
 _secrets = tables.subscription_secrets
@@ -73,17 +73,15 @@ class Subscription:
     health: Health = field(default_factory=Health)
 
 
-async def listening(connection: Transaction) -> tuple[Listener, ...]:
-    """Everyone who is owed what they ask for: whoever consented once, suspended meanwhile or not.
+IS_LISTENING = "status <> 'removed' AND owed_since IS NOT NULL"
+"""SQL: whether a subscription is owed what it asks for: whose endpoint consented once, suspended meanwhile or
+not. Where it has never consented, nothing is owed.
+"""
 
-    A subscription whose endpoint has never consented is owed nothing.
-    """
-    rows = await fetch(
-        connection,
-        "SELECT id, CAST(filter AS text) AS filter FROM subscriptions "
-        "WHERE status <> 'removed' AND owed_since IS NOT NULL",
-    )
-    return tuple(Listener(SubscriptionId(row.id), _wishes(row.filter)) for row in rows)
+
+def listener(subscription_id: str, said: str) -> Listener:
+    """A subscription as routing sees it, from its filter as stored, in JSON text."""
+    return Listener(SubscriptionId(subscription_id), _wishes(said))
 
 
 @lru_cache(maxsize=100_000)

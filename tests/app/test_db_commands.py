@@ -167,7 +167,7 @@ async def test_numbers_that_may_have_been_given_are_left_out(database: Database)
     found = await _json("skip-numbers", "--by", "100")
     assert found == {"skipped": 100, "subscriptions": 1, "references": 1}
     async with database.begin() as connection:
-        taken = await store.alerts.take(connection, ["TTC-SEMI"], 2026, alerts=1, transitions=1)
+        taken = await store.publishing.prepare(connection, prefixes=["TTC-SEMI"], year=2026)
         assert list(taken.numbers["TTC-SEMI"]) == [108]
         row = await connection.execute(text("SELECT last_sequence FROM subscriptions"))
         assert row.scalar_one() == 105

@@ -380,15 +380,31 @@ async def test_an_alert_that_opens_between_a_look_and_the_lock_is_gone_on_with(
     first, second = (Intake(each, policy, lanes=1) for each in (database, other))
     for key, value in ((VOLUME, 7_800.0), (PRICE, 100.0)):
         await first.accept([Arrival(AURORA, key, month(n), value) for n in range(1, 13)], NOW)
-    lock, at, told = store.series.lock_scopes, month(13), []
+    prepare, at, told = store.publishing.prepare, month(13), []
 
-    async def after_the_other(*given: Any) -> Any:
-        monkeypatch.setattr(store.series, "lock_scopes", lock)
+    async def after_the_other(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(store.publishing, "prepare", prepare)
         told.append(await second.accept([Arrival(BALTICA, PRICE, at, 150.0)], NOW))
-        return await lock(*given)
+        return await prepare(*given, **named)
 
-    monkeypatch.setattr(store.series, "lock_scopes", after_the_other)
+    monkeypatch.setattr(store.publishing, "prepare", after_the_other)
     told.append(await first.accept([Arrival(AURORA, VOLUME, at, 0.0)], NOW))
+    await other.close()
+    assert [receipt.refs for receipt in told] == [["TTC-SEMI-2026-0001"]] * 2
+    assert await _count(database, "alerts") == 1
+
+
+async def test_an_alert_that_another_process_opened_is_fed_where_all_was_known_to_be_calm(
+    database: Database, database_url: str, policy: Policy
+) -> None:
+    other = Database(database_url)
+    first, second = (Intake(each, policy, lanes=1) for each in (database, other))
+    for key, value in ((VOLUME, 7_800.0), (PRICE, 100.0)):
+        await first.accept([Arrival(AURORA, key, month(n), value) for n in range(1, 13)], NOW)
+    told = [
+        await intake.accept([Arrival(AURORA, key, month(13), value)], NOW)
+        for intake, key, value in ((second, PRICE, 150.0), (first, VOLUME, 0.0))
+    ]
     await other.close()
     assert [receipt.refs for receipt in told] == [["TTC-SEMI-2026-0001"]] * 2
     assert await _count(database, "alerts") == 1
