@@ -7,6 +7,7 @@ other without a gap.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -166,6 +167,7 @@ class KeyRing:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._remembered: dict[bytes, tuple[float, Caller]] = {}
+        self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
 
     async def caller(self, token: str, now: datetime) -> Caller | None:
         """Whose key that is; None when it is no key of ours, revoked or expired."""
@@ -173,8 +175,18 @@ class KeyRing:
         until, caller = self._remembered.get(digest, (0.0, None))
         if caller is not None and monotonic() < until:
             return caller
+        # One asks for all who show the same key meanwhile: it is forgotten under load, and hundreds would.
+        asked = self._asked.get(digest)
+        if asked is None:
+            asked = self._asked[digest] = asyncio.create_task(self._ask(digest, token, now))
+        return await asyncio.shield(asked)
+
+    async def _ask(self, digest: bytes, token: str, now: datetime) -> Caller | None:
         self._remembered.pop(digest, None)
-        caller = await self._look_up(token, now)
+        try:
+            caller = await self._look_up(token, now)
+        finally:
+            del self._asked[digest]
         if caller is not None:
             if len(self._remembered) >= _REMEMBER_AT_MOST:
                 self._remembered.clear()

@@ -196,7 +196,7 @@ async def _answer(
                 headers={"Retry-After": str(_BUSY_RETRY_SECONDS)},
                 retryable=True,
             ) from error
-    counts = dict.fromkeys(("accepted", "duplicate", "revised", "late", "rejected"), 0)
+    counts = dict.fromkeys(_counted, 0)
     items: list[tuple[int, dict[str, Any]]] = []
     for index, status in zip(checked.places, receipt.statuses, strict=True):
         if status in _NOT_STORED:
@@ -212,7 +212,7 @@ async def _answer(
         items.append((index, {**rejected, "retryable": problem.retryable}))
     for outcome, count in counts.items():
         if count:
-            telemetry.signals.labels(outcome).inc(count)
+            _counted[outcome].inc(count)
     request.state.counts = counts
     document = {**counts, "items": [item for _, item in sorted(items)], "alerts": receipt.refs}
     if not checked.refused:
@@ -222,6 +222,10 @@ async def _answer(
     return _all_refused(request, checked, document, is_batch=is_batch)
 
 
+_counted = {
+    outcome: telemetry.signals.labels(outcome)
+    for outcome in ("accepted", "duplicate", "revised", "late", "rejected")
+}
 _NOT_STORED = {
     Status.conflict: (
         "conflict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import text
 
 from app import access
 from app.access import IssuedKey, KeyRefused, KeyRing
-from app.database import Database
+from app.database import Connection, Database, DatabaseAway
 from app.store import partners
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -76,6 +77,43 @@ async def test_a_key_expires(
     key = await _issue(database, expires_at=NOW + timedelta(hours=1))
     found = await KeyRing(database).caller(key.token, NOW + later)
     assert (found is not None) is opens, because
+
+
+async def test_many_who_show_one_key_at_the_same_time_ask_the_database_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, asked, look = await _issue(database), [], partners.key
+
+    async def count(connection: Connection, key_id: str) -> partners.Key | None:
+        asked.append(key_id)
+        return await look(connection, key_id)
+
+    monkeypatch.setattr(partners, "key", count)
+    ring = KeyRing(database)
+    showing = [asyncio.create_task(ring.caller(key.token, NOW)) for _ in range(20)]
+    await asyncio.sleep(0)
+    showing[0].cancel()  # Whoever hangs up takes nothing from the others.
+    first, *others = await asyncio.gather(*showing, return_exceptions=True)
+    assert isinstance(first, asyncio.CancelledError)
+    assert {getattr(caller, "key_id", None) for caller in others} == {key.id}
+    assert asked == [key.id]
+
+
+async def test_a_database_that_was_away_is_asked_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, ring = await _issue(database), KeyRing(database)
+
+    async def away(*_: object) -> None:
+        raise DatabaseAway("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partners, "key", away)
+        told = await asyncio.gather(
+            *(ring.caller(key.token, NOW) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(error) for error in told] == [DatabaseAway] * 3
+    assert await ring.caller(key.token, NOW) is not None
 
 
 async def test_a_revoked_key_opens_nothing_for_a_process_that_has_not_just_seen_it(

@@ -20,6 +20,7 @@ from app.connections import (
     MOST_TARGET_BYTES,
     SPARE,
     Connections,
+    Joining,
 )
 
 PATIENCE = 20
@@ -38,7 +39,9 @@ class Place:
         self.may_answer = asyncio.Event()
 
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers at once; /slow and /readyz when it may, /body when it is whole, /large with much."""
+        """Answers at once; /slow and /readyz when it may, /body when it is whole, /large with much; /parts
+        with its head at once and the rest when it may.
+        """
         self.asked.append(scope["path"])
         self.headers = scope["headers"]
         if scope["path"] in {"/slow", "/readyz"}:
@@ -50,6 +53,8 @@ class Place:
         await send(
             {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
         )
+        if scope["path"] == "/parts":
+            await self.may_answer.wait()
         await send({"type": "http.response.body", "body": answer})
 
     def grow_older(self, seconds: float = OLDER) -> None:
@@ -284,3 +289,69 @@ async def test_far_beyond_the_limit_nobody_is_let_in_at_all() -> None:
             await _until(lambda count=number + 1: len(place.asked) == count)  # type: ignore[misc]
         answered, said = await (await place.call()).answer()
         assert (answered, said["type"]) == (503, "/problems/busy")
+
+
+async def test_the_head_of_an_answer_does_not_wait_for_a_body_that_is_late(place: Place) -> None:
+    call = await place.call(b"GET /parts HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(PATIENCE):
+        assert (await call.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        place.may_answer.set()
+        assert await call.reader.readexactly(2) == b"xx"
+
+
+class Sent:
+    """A transport that keeps what it is given, piece by piece."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        """Keeps it."""
+        self.pieces.append(data)
+
+    def close(self) -> None:
+        """Notes it."""
+        self.pieces.append("closed")
+
+    def write_eof(self) -> None:
+        """Notes it."""
+        self.pieces.append("ended")
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits here."""
+        return 0
+
+
+def _joining() -> tuple[Joining, Sent]:
+    sent = Sent()
+    return Joining(cast("asyncio.Transport", sent), asyncio.get_running_loop()), sent
+
+
+async def test_a_small_piece_goes_out_with_the_next_one_in_one_call() -> None:
+    transport, sent = _joining()
+    large = b"b" * 100_000
+    transport.write(b"head")
+    assert transport.get_write_buffer_size() == 4
+    transport.write(large)
+    transport.write(large)
+    assert sent.pieces == [b"head" + large, large]
+    assert transport.get_write_buffer_size() == 0
+    await asyncio.sleep(0)
+    assert len(sent.pieces) == 2
+
+
+async def test_a_small_piece_alone_goes_out_when_the_loop_comes_round() -> None:
+    transport, sent = _joining()
+    transport.write(b"head")
+    assert sent.pieces == []
+    await asyncio.sleep(0)
+    assert sent.pieces == [b"head"]
+
+
+@pytest.mark.parametrize(("end", "noted"), [("close", "closed"), ("write_eof", "ended")])
+async def test_what_waits_goes_out_before_the_end(end: str, noted: str) -> None:
+    transport, sent = _joining()
+    transport.write(b"last")
+    getattr(transport, end)()
+    await asyncio.sleep(0)
+    assert sent.pieces == [b"last", noted]
