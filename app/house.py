@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 
 from alerts.catalogue import Catalogue
 from alerts.mechanisms import Profile
 from app import store
-from app.backtest.stored import Desk
 from app.database import Connection, Database
 from app.ingest import Intake
 from app.lately import Lately
@@ -24,6 +23,9 @@ from app.rulebook import Rulebook
 from app.seals import Seals
 from app.settings import Settings
 from app.subscribe import Guesses
+
+if TYPE_CHECKING:
+    from app.backtest.stored import Desk
 
 Role = Literal["all", "api", "worker"]
 
@@ -79,12 +81,12 @@ class House:
     intake: Intake
     quotas: Quotas
     draining: bool = False
-    backtests: Desk = field(default_factory=Desk)
     waiting: Places = field(default_factory=lambda: Places(MOST_WAITING))
     previews: Places = field(default_factory=lambda: Places(MOST_PREVIEWS))
     guesses: Guesses = field(default_factory=Guesses)
     feeds: Lately[store.board.Feeds] = field(init=False)
     deliveries: Lately[store.endpoint_health.Counts] = field(init=False)
+    _desk: Desk | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         async def count_feeds(connection: Connection, now: datetime) -> store.board.Feeds:
@@ -92,6 +94,15 @@ class House:
 
         self.feeds = Lately(self.database, count_feeds)
         self.deliveries = Lately(self.database, store.endpoint_health.count)
+
+    @property
+    def backtests(self) -> Desk:
+        """The backtests of this process."""
+        from app.backtest.stored import Desk  # noqa: PLC0415 - slow, and loaded by the doors that use it
+
+        if self._desk is None:
+            self._desk = Desk()
+        return self._desk
 
     @property
     def catalogue(self) -> Catalogue:

@@ -17,13 +17,13 @@ from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from alerts.catalogue import Catalogue
 from alerts.retention import Retention
 from app import (
     access,
     api,
-    dashboard,
     documents,
     doorstep,
     premises,
@@ -36,6 +36,7 @@ from app import (
 from app.api import health, problems
 from app.api.bodies import Bodies
 from app.api.envelope import Envelope
+from app.api.later import Later
 from app.api.straight import Straight
 from app.connections import Connections
 from app.database import Database
@@ -43,7 +44,7 @@ from app.deliver import Sender
 from app.embedded import Embedded, EmbeddedFailed
 from app.house import House, Role
 from app.ingest import Intake
-from app.outbound import Outbound
+from app.outbound import Outbound, load_client
 from app.policy import Policy
 from app.rulebook import Rulebook
 from app.settings import Settings, SettingsFaulty, Unusable
@@ -52,6 +53,7 @@ VERSION = "0.1.0"
 
 _WATCH_SECONDS = 1.0
 _DRAIN_SECONDS = 20
+_LATER_SECONDS = 0.25
 _FILES_WITHOUT_LIMIT = 1_048_576
 
 
@@ -90,8 +92,9 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         app.include_router(problems.router)
     else:
         # Not as an included router, which holds every request against all of its routes twice.
-        app.router.routes += [*api.routes(), *dashboard.routes()]
-        app.add_middleware(Straight, routes=app.router.routes)
+        app.router.routes += api.first_routes()
+        app.state.later = Later(app.router.routes, later_routes)
+        app.add_middleware(Straight, routes=app.router.routes, later=app.state.later)
     problems.install(app)
     app.state.bodies = Bodies(settings.bodies_limit_bytes)
     app.add_middleware(
@@ -101,6 +104,13 @@ def create_app(settings: Settings, *, role: Role = "all") -> FastAPI:
         body_timeout_seconds=settings.body_timeout_seconds,
     )
     return app
+
+
+def later_routes() -> list[BaseRoute]:
+    """The routes that a start does not wait for: pages, and all of the API but signals and health."""
+    from app import dashboard  # noqa: PLC0415 - slow, and only needed when somebody looks
+
+    return [*api.later_routes(), *dashboard.routes()]
 
 
 @asynccontextmanager
@@ -152,7 +162,7 @@ async def _open_house(app: FastAPI, settings: Settings, role: Role) -> AsyncIter
         )
         if role != "api":
             runner = scheduler.Scheduler(database, _duties(database, policy, settings))
-            await stack.enter_async_context(_running(runner.run))
+            await stack.enter_async_context(_running(lambda: _run_later(runner)))
         telemetry.line(
             "service.opened", role=role, version=VERSION, mechanisms=sorted(policy.profiles)
         )
@@ -283,7 +293,7 @@ async def serve(
             loop.add_signal_handler(signal.SIGINT, stop, 0)
             _spare_the_collector()
             tell(doorstep.address(listening), await _first_key(app.state.house))
-            async with _running(connections.watch):
+            async with _running(connections.watch), _running(lambda: _load_the_rest(app)):
                 await server.serve(sockets=[listening])
 
 
@@ -331,6 +341,24 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
+
+
+async def _run_later(runner: scheduler.Scheduler) -> None:
+    """Takes up the duties when those who asked first are answered: all of them are due at once."""
+    await asyncio.sleep(_LATER_SECONDS)
+    await runner.run()
+
+
+async def _load_the_rest(app: FastAPI) -> None:
+    """Loads what being ready does not need, beside the loop, before somebody has to wait for it.
+
+    Not at once, so that the first who ask are answered first; whoever needs it sooner has it loaded sooner.
+    """
+    await asyncio.sleep(_LATER_SECONDS)
+    if isinstance(later := getattr(app.state, "later", None), Later):
+        await later.come()
+    await asyncio.to_thread(load_client)
+    gc.freeze()
 
 
 async def _keep_running(embedded: Embedded) -> None:

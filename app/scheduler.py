@@ -11,9 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from alerts.retention import Retention
 from app import evaluate, recover, store, telemetry, tidy
@@ -21,6 +20,9 @@ from app.database import Database, DatabaseAway
 from app.deliver import owners
 from app.policy import Policy
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 _RUNNER_LOCK = 4_706_301_218_003
 _LOOK_AGAIN_SECONDS = 5.0
@@ -203,6 +205,11 @@ class Scheduler:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def _do_duties_until(self, lost: asyncio.Event) -> None:
+        # It looks through all that is installed: neither a start nor the loop need wait for it.
+        await asyncio.to_thread(import_module, "apscheduler.schedulers.asyncio")
+        from apscheduler.schedulers.asyncio import AsyncIOScheduler  # noqa: PLC0415 - see above
+        from apscheduler.triggers.interval import IntervalTrigger  # noqa: PLC0415 - see above
+
         scheduler = AsyncIOScheduler(timezone=UTC)
         for duty in self._duties:
             scheduler.add_job(

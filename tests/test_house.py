@@ -159,6 +159,19 @@ def test_the_help_of_the_command_line_is_quick_because_it_imports_little() -> No
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_start_loads_nothing_that_it_does_not_need() -> None:
+    slow = ("aiohttp", "apscheduler", "app.backtest", "app.dashboard", "httpx", "jinja2")
+    script = (
+        "import sys; from app import main, outbound, settings\n"
+        "main.create_app(settings.Settings()); outbound.Outbound(settings.Settings())\n"
+        f"print([name for name in {slow} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_every_make_target_explains_itself() -> None:
     done = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=ROOT)
     named = {line.split()[1] for line in done.stdout.splitlines()}

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import problems
+from app.api.later import Later
 
 
 class Plain(APIRoute):
@@ -22,10 +23,13 @@ class Plain(APIRoute):
 
 
 class Straight:
-    """Answers the plain routes; every other request goes on to the router, theirs with other methods too."""
+    """Answers the plain routes; every other request goes on to the router, theirs with other methods too,
+    when the routes that come later are there.
+    """
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute], later: Later) -> None:
         self._app = app
+        self._later = later
         self._plain: dict[tuple[str, str], Plain] = {}
         for route in routes:
             if isinstance(route, Plain):
@@ -39,6 +43,8 @@ class Straight:
             self._plain.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         )
         if route is None:
+            if not self._later.are_there:
+                await self._later.come()
             await self._app(scope, receive, send)
             return
         scope["route"] = route  # As the router notes it.

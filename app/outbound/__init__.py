@@ -1,12 +1,14 @@
 """The one window out: asks partners' endpoints and says what came of it.
 
 Nothing an endpoint does raises: it becomes an :class:`alerts.retries.Outcome`. The client is aiohttp's
-session, whose connector dials what was vetted and nothing else.
+session, whose connector dials what was vetted and nothing else. It is not loaded with the room: it is a tenth
+of a start, which need not wait for it.
 
     addresses   which URLs and addresses may be connected to
     names       resolves a name within a time, without holding up others
     proxies     through which proxy a request leaves, if any
-    dialling    the connector: vets on connecting, in its time, and notes when a request goes
+    dialling    how far the connecting of an attempt has come, and its limit
+    connector   vets on connecting, and notes when a request goes; aiohttp is loaded with it
 """
 
 from __future__ import annotations
@@ -20,21 +22,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
-
-import aiohttp
-import httpx
-from aiohttp import hdrs
-from yarl import URL
+from typing import TYPE_CHECKING
 
 from alerts.retries import ErrorCode, Outcome
 from app.outbound import dialling
 from app.outbound.addresses import EndpointRefused, Policy, port_of
-from app.outbound.dialling import Blocked, Connector, Dialling, dialling_of
+from app.outbound.dialling import Blocked, Dialling, dialling_of
 from app.outbound.names import Lookup, Names
 from app.outbound.proxies import Proxies
 from app.settings import Settings
 
-__all__ = ["EndpointRefused", "Outbound", "Policy"]
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
+__all__ = ["EndpointRefused", "Outbound", "Policy", "load_client"]
 
 # The headers of an answer that mean something here: RFC 9110 §10.2.3, Standard Webhooks,
 # CloudEvents' webhooks §4.2, and what people look for in a failed attempt.
@@ -58,9 +60,9 @@ _OURS = frozenset({
 })  # fmt: skip
 _NAMES_REMEMBERED = 256
 _HEADERS: Mapping[str, str] = {
-    hdrs.ACCEPT: "*/*",
-    hdrs.ACCEPT_ENCODING: "identity",
-    hdrs.USER_AGENT: _USER_AGENT,
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": _USER_AGENT,
 }
 # How a connection ends that was made, as asyncio and uvloop tell it.
 _BROKEN = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -74,6 +76,11 @@ class _Target:
     headers: Mapping[str, str]
     proxy: URL | None
     proxy_headers: Mapping[str, str] | None
+
+
+def load_client() -> None:
+    """Loads what attempts need, before the first has to; it blocks, for a tenth of a second and more."""
+    from app.outbound import connector  # noqa: F401, PLC0415 - a tenth of a start
 
 
 class Outbound:
@@ -101,6 +108,7 @@ class Outbound:
         self._proxies = Proxies(settings.webhook_proxy)
         self._lookup = lookup or Names()
         self._tls = tls
+        self._has_client = False
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
         # Of a URL that is refused nothing is remembered, so that a hostile one costs only itself.
@@ -116,11 +124,11 @@ class Outbound:
         Raises:
             ValueError: a header is not one that may be sent; nothing was.
         """
-        return await self._attempt(hdrs.METH_POST, url, headers, body)
+        return await self._attempt("POST", url, headers, body)
 
     async def ask(self, url: str, headers: Mapping[str, str]) -> Outcome:
         """Sends ``OPTIONS`` without a body, as CloudEvents' webhooks begin (§4.1); else as ``post``."""
-        return await self._attempt(hdrs.METH_OPTIONS, url, headers, None)
+        return await self._attempt("OPTIONS", url, headers, None)
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -133,6 +141,11 @@ class Outbound:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> Outcome:
         _check(headers)
+        if not self._has_client:
+            await asyncio.to_thread(load_client)  # The loop goes on answering meanwhile.
+            self._has_client = True
+        import aiohttp  # noqa: PLC0415 - a tenth of a start
+
         attempt = _Attempt()
         try:
             target = self._target(url)
@@ -183,6 +196,8 @@ class Outbound:
                     return
 
     def _read(self, url: str) -> _Target:
+        from yarl import URL  # noqa: PLC0415 - loaded with aiohttp
+
         read = self.policy.read(url)
         try:
             target = URL(str(read), encoded=True)
@@ -194,7 +209,7 @@ class Outbound:
             return _Target(target, _HEADERS, None, None)
         told: dict[str, str] = {}
         if proxy.credentials:
-            told[hdrs.PROXY_AUTHORIZATION] = proxy.credentials
+            told["Proxy-Authorization"] = proxy.credentials
         by = URL.build(scheme="http", host=proxy.host, port=proxy.port)
         if read.scheme == "https":
             return _Target(target, _HEADERS, by, told)
@@ -212,18 +227,9 @@ class Outbound:
         return self._proxied
 
     def _open(self, policy: Policy | None) -> aiohttp.ClientSession:
-        tls = self._tls
-        if tls is None:
-            tls = httpx.create_ssl_context(trust_env=False)
-            tls.set_alpn_protocols(["http/1.1"])
-        return aiohttp.ClientSession(
-            connector=Connector(self._lookup, policy, tls),
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            # The attempt has a deadline, and the connector a limit, of their own.
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
+        from app.outbound import connector  # noqa: PLC0415 - aiohttp is loaded with it
+
+        return connector.open_session(self._lookup, policy, self._tls)
 
 
 def _check(headers: Mapping[str, str]) -> None:
@@ -329,6 +335,8 @@ def _judged(error: Exception, attempt: _Attempt, target: _Target) -> tuple[Error
 
     Nothing that aiohttp says of a proxy is repeated, for it may hold the proxy's credentials.
     """
+    import aiohttp  # noqa: PLC0415 - a tenth of a start
+
     reason = getattr(error, "os_error", None)
     at_proxy = target.proxy is not None and not attempt.is_connected
     if (number := getattr(reason or error, "errno", None)) in _OUR_LACKS:

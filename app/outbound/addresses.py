@@ -18,8 +18,10 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -107,6 +109,8 @@ class Policy:
         Raises:
             EndpointRefused: the URL cannot be used here, whatever its name resolves to.
         """
+        import httpx  # noqa: PLC0415 - brings a command line of its own, and no start needs it
+
         if len(text) > LONGEST_URL:
             raise EndpointRefused(f"The URL is longer than {LONGEST_URL} characters.")
         if not text.isprintable() or any(c in text for c in ' \\"<>^`{|}'):

@@ -3,8 +3,9 @@
     python -m app.torture.process --port 8000 --role api --clock clock.txt
 
 The file holds the seconds by which the clock is ahead; it is read anew a few times a second. Nothing in
-the product gives way for this: once all of it is loaded, the modules that read the clock, those of the
-product and of its scheduler, are given a stand-in for the class of instants, whose ``now`` is another.
+the product gives way for this: once all of it is loaded, with what a start does not wait for, the modules
+that read the clock, those of the product and of its scheduler, are given a stand-in for the class of
+instants, whose ``now`` is another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import time
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Literal
+
+import apscheduler.schedulers.asyncio
+import apscheduler.triggers.interval  # noqa: F401 - loaded before the clock is changed
 
 from app import access, doorstep, main, settings, telemetry
 from app.bench import loops
@@ -74,6 +78,7 @@ def run() -> int:
     role: Literal["api", "worker", "all"] = told.role
     chosen = settings.from_environment()
     telemetry.configure(chosen.log_level, chosen.log_format)
+    main.later_routes()
     _stand_in(step_by(told.clock))
 
     def tell(address: str, key: access.IssuedKey | None) -> None:
