@@ -147,10 +147,13 @@ async def keep(connection: Driver, glance: Glance, recall: Recall, now: datetime
         )
         for series, (held, gained, at) in sorted(glance.moved.items())
     ]
-    count, versions = await store.calm.advance(connection, advances, now)
+    few = glance.rows if len(glance.rows) < store.signals.FEW else []
+    with store.signals.heeding_months():
+        count, versions = await store.calm.advance(connection, advances, now, few)
     if count != len(advances) or any(versions[n] != v for n, v in glance.versions.items()):
         raise Overtaken
-    await store.signals.keep(connection, glance.rows)
+    if not few:
+        await store.signals.keep(connection, glance.rows)
     for series, (held, _, _) in glance.moved.items():
         held.version += 1
         recall.put(series, held)

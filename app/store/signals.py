@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 _COLUMNS = (
     "series_id", "observed_at", "partner_id", "revision", "value", "received_at", "detail",
 )  # fmt: skip
-_INSERT = """
+INSERT = """
     INSERT INTO signals SELECT * FROM unnest(CAST(:series_id AS bigint[]),
         CAST(:observed_at AS timestamptz[]), CAST(:partner_id AS int[]), CAST(:revision AS int[]),
         CAST(:value AS float8[]), CAST(:received_at AS timestamptz[]), CAST(:detail AS text[]))
@@ -107,7 +107,12 @@ async def keep(connection: Transaction, rows: Sequence[Row]) -> None:
 
 def insertion(rows: Sequence[Row]) -> Write:
     """What stores a few signals, as ``keep`` does; to be written while ``heeding_months``."""
-    return Write(_INSERT, dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+    return Write(INSERT, arrays(rows))
+
+
+def arrays(rows: Sequence[Row]) -> dict[str, list[object]]:
+    """The parameters of ``INSERT``: an array for each column."""
+    return dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
 
 @contextmanager
