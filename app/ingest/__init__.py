@@ -372,7 +372,7 @@ async def accept_signals(
         MonthOpened: roll back and call again.
     """
     if glance.rows:
-        await calm.keep(connection, glance, recall, now)
+        await calm.keep(connection, glance, recall)
     if not glance.others:
         return [([Status.accepted] * len(series), []) for series, _ in requests], None
     places, left = glance.left_of(requests)
@@ -385,13 +385,12 @@ async def accept_signals(
         for series, arrivals in left
     ]
     # What is behind the newest is read back, to see what it changes.
-    is_beside = book.is_ahead and len(book.rows) < store.signals.FEW
-    if book.rows and not is_beside:
+    if book.rows and not book.is_ahead:
         await store.signals.keep(connection, book.rows)
     movements = await ledger.movements_of(connection, policy, book, states)
     moved = [ledger.moved(m, book) for m in movements]
     if moved:
-        beside = [store.signals.insertion(book.rows)] if is_beside else []
+        beside = [store.signals.insertion(book.rows)] if book.is_ahead else []
         with store.signals.heeding_months():
             await store.series.move(connection, moved, now, beside)
     found = await evaluate.evaluate_series(

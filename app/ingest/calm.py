@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 
 from alerts.signals import SeriesId
 from app import store
@@ -33,13 +34,13 @@ class Overtaken(Exception):
 class Glance:
     """What a look found: the rows of what is surely calm, and the series that must be judged.
 
-    ``moved`` says of the calm series what is remembered of them, with the new samples, how many they are,
-    and the newest instant. ``versions`` says which versions the scopes' lanes must have: the newest that any
-    series remembers that was taken to be calm.
+    ``moved`` says of the calm series what is remembered of them, with the new samples, and how many these
+    are. ``versions`` says which versions the scopes' lanes must have: the newest that any series remembers
+    that was taken to be calm.
     """
 
     rows: list[Row] = field(default_factory=list)
-    moved: dict[SeriesId, tuple[Remembered, int, datetime]] = field(default_factory=dict)
+    moved: dict[SeriesId, tuple[Remembered, int]] = field(default_factory=dict)
     others: set[SeriesId] = field(default_factory=set)
     versions: dict[int, int] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
                 moved.pop(s, None)
                 _put_back(recall, s, held, known[1] if known else 0)
                 continue
-            moved[s] = held, known[1] + 1 if known else 1, at
+            moved[s] = held, known[1] + 1 if known else 1
             rows.append(Row(s, at, partner, revision or 1, value, now, detail))
     _judge_too(found, _aged(found), recall)
     if others and rows:
@@ -89,7 +90,7 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
 def _aged(found: Glance) -> set[SeriesId]:
     """The series that remember scopes as they were before others do; notes the versions that count."""
     versions, is_one = found.versions, True
-    for held, _, _ in found.moved.values():
+    for held, _ in found.moved.values():
         for ground in held.grounds:
             before = versions.setdefault(ground.lane, ground.version)
             if before != ground.version:
@@ -99,7 +100,7 @@ def _aged(found: Glance) -> set[SeriesId]:
         return set()
     return {
         s
-        for s, (held, _, _) in found.moved.items()
+        for s, (held, _) in found.moved.items()
         if any(versions[ground.lane] != ground.version for ground in held.grounds)
     }
 
@@ -107,7 +108,7 @@ def _aged(found: Glance) -> set[SeriesId]:
 def _judge_too(found: Glance, series: Collection[SeriesId], recall: Recall) -> None:
     """Has these judged although they looked calm."""
     for s in series:
-        held, gained, _ = found.moved.pop(s)
+        held, gained = found.moved.pop(s)
         _put_back(recall, s, held, gained)
     found.others.update(series)
 
@@ -130,7 +131,7 @@ def _take_along(found: Glance, requests: Sequence[Request], policy: Policy, reca
     found.rows = [row for row in found.rows if row.series not in found.others]
 
 
-async def keep(connection: Driver, glance: Glance, recall: Recall, now: datetime) -> None:
+async def keep(connection: Driver, glance: Glance, recall: Recall) -> None:
     """Stores what is calm and moves its series on; their lanes must be locked. Does not commit.
 
     Raises:
@@ -140,20 +141,18 @@ async def keep(connection: Driver, glance: Glance, recall: Recall, now: datetime
         Advance(
             series,
             held.version,
-            at,
+            held.instants[-1],
             held.values[-1],
             gained,
             slots_of(held.instants[-gained:], held.values[-gained:]),
         )
-        for series, (held, gained, at) in sorted(glance.moved.items())
+        for series, (held, gained) in sorted(glance.moved.items())
     ]
-    few = glance.rows if len(glance.rows) < store.signals.FEW else []
+    rows = sorted(glance.rows, key=attrgetter("series"))
     with store.signals.heeding_months():
-        count, versions = await store.calm.advance(connection, advances, now, few)
+        count, versions = await store.calm.advance(connection, advances, rows)
     if count != len(advances) or any(versions[n] != v for n, v in glance.versions.items()):
         raise Overtaken
-    if not few:
-        await store.signals.keep(connection, glance.rows)
-    for series, (held, _, _) in glance.moved.items():
+    for series, (held, _) in glance.moved.items():
         held.version += 1
         recall.put(series, held)

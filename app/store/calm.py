@@ -3,66 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from alerts.signals import SeriesId
 from app.database import Driver, fetch
 from app.store import signals
-from app.store.series import RING_BYTES, SCOPE_VERSIONS
+from app.store.series import RING_BYTES, SCOPE_VERSIONS, as_instant
 
 
 class Advance(NamedTuple):
-    """How a series moves on from ``version``: to its newest sample, by so many more, in these slots."""
+    """How a series moves on from ``version``: to its newest sample, in microseconds after 1970, by so many
+    more, in these slots.
+    """
 
     series: SeriesId
     version: int
-    at: datetime
+    at: int
     value: float
     gained: int
     slots: bytes
 
 
-# A subquery that is asked for each row: joined, the planner might read every finding there is.
-_MOVED = f"""
-    WITH moved AS (
-        UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.at, last_valued_at = m.at,
-            last_value = m.value, observations = s.observations + m.gained, last_received_at = :now,
-            ring = substring(s.ring || m.slots FROM greatest(
+# Of findings is asked row by row: joined, the planner might read every finding there is. Where not all series
+# are moved, what is to be stored may be stored already, and be no fault.
+_ADVANCE = f"""
+    WITH given AS (
+        SELECT series_id, version, {as_instant("at")} AS observed_at, value,
+            coalesce(gained, 1) AS gained, slots{{columns}}
+        FROM unnest(CAST(:series AS bigint[]), CAST(:version AS bigint[]), CAST(:at AS bigint[]),
+            CAST(:newest AS float8[]), CAST(:gained AS int[]), CAST(:slots AS bytea[]){{arrays}})
+            AS given (series_id, version, at, value, gained, slots{{columns}})
+    ), moved AS (
+        UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.observed_at,
+            last_valued_at = m.observed_at, last_value = m.value, observations = s.observations + m.gained,
+            last_received_at = :received_at, ring = substring(s.ring || m.slots FROM greatest(
                 length(s.ring) + length(m.slots) - {RING_BYTES - 1}, 1))
-        FROM unnest(CAST(:series AS bigint[]), CAST(:version AS bigint[]), CAST(:at AS timestamptz[]),
-            CAST(:newest AS float8[]), CAST(:gained AS int[]), CAST(:slots AS bytea[]))
-            AS m (series_id, version, at, value, gained, slots)
+        FROM given AS m
         WHERE s.series_id = m.series_id AND s.version = m.version
-            AND coalesce(s.last_observed_at < m.at, true)
+            AND coalesce(s.last_observed_at < m.observed_at, true)
             AND (SELECT true FROM findings AS f WHERE f.series_id = s.series_id LIMIT 1) IS NULL
         RETURNING 1
+    ), stored AS (
+        {{insert}} WHERE (SELECT count(*) FROM moved) = (SELECT count(*) FROM given)
     )
+    SELECT (SELECT count(*) FROM moved), {SCOPE_VERSIONS}
 """
-# Where not all are moved, what is to be stored may be stored already, and be no fault.
-_ALL_MOVED = "(SELECT count(*) FROM moved) = cardinality(CAST(:series AS bigint[]))"
-_STORED = f"stored AS ({signals.INSERT} WHERE {_ALL_MOVED})"
-_SAID = f"SELECT (SELECT count(*) FROM moved), {SCOPE_VERSIONS}"
-_ADVANCE = f"{_MOVED} {_SAID}"
-_ADVANCE_AND_STORE = f"{_MOVED}, {_STORED} {_SAID}"
-_NAMES = ("series", "version", "at", "newest", "gained", "slots")
+# Nearly always each series has one row, whose values need not be sent twice.
+_ONE_EACH = _ADVANCE.format(
+    columns=", partner_id, revision, detail",
+    arrays=f", {signals.MORE}",
+    insert=signals.INSERT_FROM.format(given="given"),
+)
+_SEVERAL = _ADVANCE.format(columns="", arrays="", insert=signals.INSERT)
+_COLUMNS = ("series", "version", "at", "newest", "gained", "slots")
 
 
 async def advance(
-    connection: Driver,
-    advances: Sequence[Advance],
-    received_at: datetime,
-    rows: Sequence[signals.Row] = (),
+    connection: Driver, advances: Sequence[Advance], rows: Sequence[signals.Row]
 ) -> tuple[int, Sequence[int]]:
-    """Moves series on, whose lanes must be locked, and stores ``rows`` if all are moved: call it while
-    ``heeding_months``.
+    """Moves series on, whose lanes must be locked, and if all are moved stores ``rows``, which are what they
+    are moved by. Call it while ``heeding_months``.
 
-    ``advances`` by series. Gives how many series were moved: one is not that has another version, or of
-    which a finding is remembered. And the versions of the scopes' lanes, in order. The caller rolls back
-    when either is not as it thought.
+    Both by series. Gives how many series were moved: one is not that has another version, or of which a
+    finding is remembered. And the versions of the scopes' lanes, in order. The caller rolls back when either
+    is not as it thought.
     """
-    given = dict(zip(_NAMES, map(list, zip(*advances, strict=True)), strict=True))
-    more = signals.arrays(rows) if rows else {}
-    sql = _ADVANCE_AND_STORE if rows else _ADVANCE
-    ((count, versions),) = await fetch(connection, sql, {**given, **more, "now": received_at})
+    of_rows = signals.parameters(rows)
+    given = dict(zip(_COLUMNS, zip(*advances, strict=True), strict=True))
+    if len(rows) == len(advances):
+        given["gained"] = ()
+        sql = _ONE_EACH
+    else:
+        sql = _SEVERAL
+    ((count, versions),) = await fetch(connection, sql, {**of_rows, **given})
     return count, versions

@@ -48,7 +48,12 @@ class SeriesState(NamedTuple):
     @property
     def last_valued_at(self) -> datetime | None:
         """The instant of the newest sample that stands: a later one may have been taken back."""
-        return instant(_SLOT.unpack_from(self.ring, -_SLOT.size)[0]) if self.ring else None
+        return None if self.last_valued is None else instant(self.last_valued)
+
+    @property
+    def last_valued(self) -> int | None:
+        """The same, in microseconds after 1970."""
+        return _SLOT.unpack_from(self.ring, -_SLOT.size)[0] if self.ring else None
 
     @property
     def is_whole(self) -> bool:
@@ -65,6 +70,11 @@ def instant(number: int) -> datetime:
 def microseconds(at: datetime) -> int:
     """The instant as microseconds after 1970."""
     return (at - _EPOCH) // _MICROSECOND
+
+
+def as_instant(number: str) -> str:
+    """SQL: the instant so many microseconds after 1970; exact for 285 years before and after."""
+    return f"timestamptz 'epoch' + {number} * interval '1 microsecond'"
 
 
 def samples_of(instants: Iterable[int], values: Iterable[float]) -> list[Sample]:
@@ -285,9 +295,12 @@ async def move(
     """
     given: dict[str, object] = {
         name: [getattr(state, name) for state in moved]
-        for name in ("series", "version", "last_observed_at", "last_value", "observations", "ring")
+        for name in ("series", "version", "last_value", "observations", "ring")
     }
-    given["valued_at"] = [state.last_valued_at for state in moved]
+    given["last_observed_at"] = [
+        None if (at := state.last_observed_at) is None else microseconds(at) for state in moved
+    ]
+    given["valued_at"] = [state.last_valued for state in moved]
     given["received_at"] = received_at
     done = await fetch_beside(connection, beside, _MOVE, given)
     if len(done) != len(moved):
@@ -296,13 +309,13 @@ async def move(
         )
 
 
-_MOVE = """
-    UPDATE series_state AS s SET version = s.version + 1, last_observed_at = m.at, last_value = m.value,
-        observations = m.observations, ring = m.ring, last_received_at = :received_at,
-        last_valued_at = m.valued_at
+_MOVE = f"""
+    UPDATE series_state AS s SET version = s.version + 1, last_observed_at = {as_instant("m.at")},
+        last_value = m.value, observations = m.observations, ring = m.ring,
+        last_received_at = :received_at, last_valued_at = {as_instant("m.valued_at")}
     FROM unnest(CAST(:series AS bigint[]), CAST(:version AS bigint[]),
-        CAST(:last_observed_at AS timestamptz[]), CAST(:last_value AS float8[]),
-        CAST(:observations AS bigint[]), CAST(:ring AS bytea[]), CAST(:valued_at AS timestamptz[]))
+        CAST(:last_observed_at AS bigint[]), CAST(:last_value AS float8[]),
+        CAST(:observations AS bigint[]), CAST(:ring AS bytea[]), CAST(:valued_at AS bigint[]))
         AS m (series_id, version, at, value, observations, ring, valued_at)
     WHERE s.series_id = m.series_id AND s.version = m.version RETURNING 1
 """
