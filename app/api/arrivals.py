@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Literal
 
@@ -286,15 +287,9 @@ def _check(
     value = item.value
     if isinstance(subject, Event):
         value = float(Severity[item.severity] if item.severity else subject.severity)
-    return Arrival(
-        partner,
-        key,
-        _in_utc(item.observed_at),
-        value,
-        item.revision,
-        None if is_plain else _detail(item),
-        is_event,
-    )
+    detail = None if is_plain else _detail(item)
+    at = _in_utc(item.observed_at)
+    return _arrival((partner, key, at, value, item.revision, detail, is_event))
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,13 +377,13 @@ def _missing(item: Item, subject: Indicator) -> list[Fault]:
 
 
 def _key(item: _Keyed) -> SeriesKey:
-    return SeriesKey(
-        item.sector,
-        item.event or item.indicator,
-        item.good or "",
-        item.place or "",
-        item.exercise or "",
-    )
+    named = item.event or item.indicator
+    return _series_key((item.sector, named, item.good or "", item.place or "", item.exercise or ""))
+
+
+# Of the same values, without one more call in Python for each.
+_series_key = partial(tuple.__new__, SeriesKey)
+_arrival = partial(tuple.__new__, Arrival)
 
 
 _VETTED_AT_MOST = 1_000_000

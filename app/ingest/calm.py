@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 
 from alerts.signals import SeriesId
@@ -18,9 +19,11 @@ from app.database import Driver
 from app.ingest.arriving import Arrival
 from app.policy import Policy
 from app.recall import Recall, Remembered
-from app.store.calm import Advance
+from app.store.calm import Advances
 from app.store.series import microseconds, slots_of
 from app.store.signals import Row
+
+_row = partial(tuple.__new__, Row)  # Of the same value, without a call in Python for each.
 
 Request = tuple[Sequence[SeriesId], Sequence[Arrival]]
 """The series of a request's arrivals, and the arrivals."""
@@ -80,7 +83,7 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
                 _put_back(recall, s, held, known[1] if known else 0)
                 continue
             moved[s] = held, known[1] + 1 if known else 1
-            rows.append(Row(s, at, partner, revision or 1, value, now, detail))
+            rows.append(_row((s, at, partner, revision or 1, value, now, detail)))
     _judge_too(found, _aged(found), recall)
     if others and rows:
         _take_along(found, requests, policy, recall)
@@ -137,21 +140,24 @@ async def keep(connection: Driver, glance: Glance, recall: Recall) -> None:
     Raises:
         Overtaken: something is not as it is remembered.
     """
-    advances = [
-        Advance(
-            series,
-            held.version,
-            held.instants[-1],
-            held.values[-1],
-            gained,
-            slots_of(held.instants[-gained:], held.values[-gained:]),
-        )
-        for series, (held, gained) in sorted(glance.moved.items())
-    ]
+    moved = sorted(glance.moved.items())
+    helds = [held for _, (held, _) in moved]
+    instants, values = [h.instants[-1] for h in helds], [h.values[-1] for h in helds]
+    gained: list[int] = []
+    if len(moved) == len(glance.rows):
+        slots = store.series.slots(instants, values)
+    else:
+        gained = [count for _, (_, count) in moved]
+        slots = [
+            slots_of(h.instants[-count:], h.values[-count:])
+            for h, count in zip(helds, gained, strict=True)
+        ]
+    known = [h.version for h in helds]
+    advances = Advances([s for s, _ in moved], known, instants, values, slots, gained)
     rows = sorted(glance.rows, key=attrgetter("series"))
     with store.signals.heeding_months():
         count, versions = await store.calm.advance(connection, advances, rows)
-    if count != len(advances) or any(versions[n] != v for n, v in glance.versions.items()):
+    if count != len(moved) or any(versions[n] != v for n, v in glance.versions.items()):
         raise Overtaken
     for series, (held, _) in glance.moved.items():
         held.version += 1

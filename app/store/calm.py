@@ -11,17 +11,17 @@ from app.store import signals
 from app.store.series import RING_BYTES, SCOPE_VERSIONS, as_instant
 
 
-class Advance(NamedTuple):
-    """How a series moves on from ``version``: to its newest sample, in microseconds after 1970, by so many
-    more, in these slots.
+class Advances(NamedTuple):
+    """How series move on, a column each, by series: from these versions to their newest samples, of instants
+    in microseconds after 1970; by so many samples, in these slots. Without ``gained``, by one each.
     """
 
-    series: SeriesId
-    version: int
-    at: int
-    value: float
-    gained: int
-    slots: bytes
+    series: Sequence[SeriesId]
+    version: Sequence[int]
+    at: Sequence[int]
+    newest: Sequence[float]
+    slots: Sequence[bytes]
+    gained: Sequence[int] = ()
 
 
 # Of findings is asked row by row: joined, the planner might read every finding there is. Where not all series
@@ -55,25 +55,21 @@ _ONE_EACH = _ADVANCE.format(
     insert=signals.INSERT_FROM.format(given="given"),
 )
 _SEVERAL = _ADVANCE.format(columns="", arrays="", insert=signals.INSERT)
-_COLUMNS = ("series", "version", "at", "newest", "gained", "slots")
 
 
 async def advance(
-    connection: Driver, advances: Sequence[Advance], rows: Sequence[signals.Row]
+    connection: Driver, advances: Advances, rows: Sequence[signals.Row]
 ) -> tuple[int, Sequence[int]]:
     """Moves series on, whose lanes must be locked, and if all are moved stores ``rows``, which are what they
     are moved by. Call it while ``heeding_months``.
 
-    Both by series. Gives how many series were moved: one is not that has another version, or of which a
+    Both are by series. Gives how many series were moved: one is not that has another version, or of which a
     finding is remembered. And the versions of the scopes' lanes, in order. The caller rolls back when either
     is not as it thought.
     """
-    of_rows = signals.parameters(rows)
-    given = dict(zip(_COLUMNS, zip(*advances, strict=True), strict=True))
-    if len(rows) == len(advances):
-        given["gained"] = ()
-        sql = _ONE_EACH
+    if advances.gained:
+        sql, of_rows = _SEVERAL, signals.parameters(rows)
     else:
-        sql = _SEVERAL
-    ((count, versions),) = await fetch(connection, sql, {**of_rows, **given})
+        sql, of_rows = _ONE_EACH, signals.more(rows)
+    ((count, versions),) = await fetch(connection, sql, {**of_rows, **advances._asdict()})
     return count, versions

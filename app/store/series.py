@@ -88,12 +88,14 @@ def packed(samples: Iterable[Sample], ring: bytes = b"") -> bytes:
     return (ring + b"".join(slots[-RING_SAMPLES:]))[-RING_BYTES:]
 
 
+def slots(instants: Iterable[int], values: Iterable[float]) -> list[bytes]:
+    """What the rings of as many series gain by one sample each."""
+    return list(map(_SLOT.pack, instants, values))
+
+
 def slots_of(instants: Sequence[int], values: Sequence[float]) -> bytes:
-    """What a ring gains by these samples, oldest first: no more than it holds."""
-    if len(instants) == 1:
-        return _SLOT.pack(instants[0], values[0])
-    newest = zip(instants[-RING_SAMPLES:], values[-RING_SAMPLES:], strict=True)
-    return b"".join([_SLOT.pack(at, value) for at, value in newest])
+    """What one ring gains by these samples, oldest first: no more than it holds."""
+    return b"".join(slots(instants[-RING_SAMPLES:], values[-RING_SAMPLES:]))
 
 
 async def find_or_make(

@@ -45,7 +45,7 @@ class Stored(NamedTuple):
 # Instants go as numbers, and what is the same of all rows goes once: for the driver an instant in an array is
 # three times as much work as a number, and this way is faster than COPY.
 MORE = "CAST(:partner_id AS int[]), CAST(:revision AS int[]), CAST(:detail AS text[])"
-"""SQL: the arrays of what ``parameters`` gives, after which come none that are as long."""
+"""SQL: the arrays that ``more`` gives."""
 
 _GIVEN = f"""
     (SELECT series_id, {as_instant("at")} AS observed_at, value, partner_id, revision, detail
@@ -119,19 +119,26 @@ def insertion(rows: Sequence[Row]) -> Write:
 
 
 def parameters(rows: Sequence[Row]) -> dict[str, object]:
-    """The parameters of ``INSERT`` for rows that were received at one instant: an array for each column.
+    """The parameters of ``INSERT`` for rows that were received at one instant: an array for each column."""
+    return {
+        "series_id": [row.series for row in rows],
+        "observed_at": [microseconds(row.observed_at) for row in rows],
+        "value": [row.value for row in rows],
+        **more(rows),
+    }
 
-    One that is shorter than the others is filled up with nulls.
+
+def more(rows: Sequence[Row]) -> dict[str, object]:
+    """The parameters of ``INSERT`` but series, instants and values.
+
+    An array in which all would be as usual is empty: what is shorter than others is filled up with nulls.
     """
-    series, observed_at, partners, revisions, values, received_at, details = zip(*rows, strict=True)
+    _, _, partners, revisions, _, received_at, details = zip(*rows, strict=True)
     assert received_at.count(received_at[0]) == len(rows), "They are of one transaction."
     return {
-        "series_id": series,
-        "observed_at": list(map(microseconds, observed_at)),
         "partner": partners[0],
         "partner_id": () if partners.count(partners[0]) == len(rows) else partners,
         "revision": () if revisions.count(1) == len(rows) else revisions,
-        "value": values,
         "received_at": received_at[0],
         "detail": () if details.count(None) == len(rows) else details,
     }
