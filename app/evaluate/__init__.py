@@ -66,15 +66,17 @@ async def evaluate_series(
     }
     about_joint = {scope for found in joint.values() for scope in found}
     scopes = about_joint.union(*(brief.scopes for _, brief in briefed))
+    known = recall.grounds([m.series for m in asked])
     if about_joint - set(locked):
         if locked:
             raise ScopesNeeded(scopes)
         # Joint rules read what others may be writing: one transaction at a time for each scope.
         await store.series.lock_scopes(connection, about_joint)
         locked = about_joint
+        # While this waited for the lanes, others may have moved their alerts: the versions are older.
+        known = {scope: ground for scope, ground in known.items() if scope not in about_joint}
     with_findings = [m.series for m in asked if m.state.has_findings]
     kept = await store.findings.of_series(connection, with_findings) if with_findings else []
-    known = recall.grounds([m.series for m in asked])
     on_file, ended = await _standing(connection, scopes, versions, known)
     dockets = await loading.dockets(connection, policy, on_file, now)
     questions = [question for found in together.values() for question in found]

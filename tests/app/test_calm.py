@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from alerts.rules import Band, Concentration, Direction, Share
 from alerts.signals import SeriesId, SeriesKey
 from app import store, telemetry
 from app.database import Database, DatabaseAway
@@ -28,6 +29,7 @@ from tests.alerts.cast import (
     PRICE,
     PRICE_RULE,
     SAME_MONTH,
+    VOLUME,
     at,
     change,
     days,
@@ -163,6 +165,31 @@ async def test_an_alert_that_another_process_opened_is_heeded(
     await other.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(3), 21.0)], NOW)
     await calm_days(intake, 1, first=4, key=PRICE)
     assert glances() == before
+
+
+async def test_an_alert_that_opens_while_a_joint_rule_waits_for_its_lane_is_gone_on_with(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was known of the scope is as old as the versions, which were read before."""
+    shares = Concentration("concentration", Direction.up, Share.hhi, (Band(MINOR, 0.4, 0.3),))
+    profile = mechanism(LEAD_TIME_RULE, rule("export_volume", shares))
+    await empty(database, profile)
+    first, second = (
+        Intake(database, Policy(CATALOGUE, {profile.id: profile}), lanes=1) for _ in range(2)
+    )
+    await calm_days(first, 2)
+    take, told, alarming = store.series.lock_scopes, [], FIRST + days(2)
+
+    async def after_the_other(*given: Any) -> None:
+        monkeypatch.setattr(store.series, "lock_scopes", take)
+        abroad = Arrival(DORADO, LEAD_TIME._replace(place="UA"), alarming, 21.0)
+        told.append(await second.accept([abroad], NOW))
+        await take(*given)
+
+    monkeypatch.setattr(store.series, "lock_scopes", after_the_other)
+    both = [Arrival(AURORA, key, alarming, 21.0) for key in (LEAD_TIME, VOLUME)]
+    told.append(await first.accept(both, NOW))
+    assert [receipt.refs for receipt in told] == [["AB-2026-0001"]] * 2
 
 
 async def test_a_finding_that_appears_meanwhile_is_heeded(
