@@ -322,8 +322,9 @@ class Joining:
         return len(self._held) + self._transport.get_write_buffer_size()
 
     def _send(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
+        held, self._held = self._held, b""
+        # Broken off meanwhile, uvloop's raises, and nobody is there to read.
+        if held and not self._transport.is_closing():
             self._transport.write(held)
 
 

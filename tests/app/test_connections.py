@@ -313,6 +313,10 @@ class Sent:
         """Notes it."""
         self.pieces.append("closed")
 
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return "closed" in self.pieces
+
     def write_eof(self) -> None:
         """Notes it."""
         self.pieces.append("ended")
@@ -355,3 +359,13 @@ async def test_what_waits_goes_out_before_the_end(end: str, noted: str) -> None:
     getattr(transport, end)()
     await asyncio.sleep(0)
     assert sent.pieces == [b"last", noted]
+
+
+async def test_what_waits_when_the_connection_breaks_off_is_dropped() -> None:
+    """After that a write to uvloop's transport raises."""
+    transport, sent = _joining()
+    sent.close()
+    transport.write(b"head")
+    await asyncio.sleep(0)
+    assert sent.pieces == ["closed"]
+    assert transport.get_write_buffer_size() == 0
