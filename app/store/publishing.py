@@ -44,7 +44,7 @@ async def prepare(
     gapless and held until commit; and so many row ids for alerts and for transitions, so that rows can name
     each other before writing. One statement.
 
-    Who listens is read before the lanes are waited for: whoever consented before this transaction began.
+    Who listens is read before the lanes are waited for: whoever consents meanwhile is not among them.
     """
     lanes = sorted(set(map(series.lane_of_scope, scopes)))
     wanted = sorted(Counter(prefixes).items())
