@@ -11,18 +11,29 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from alerts.detectors.agreement import Views
+from alerts.detectors.reading import Reach
 from alerts.detectors.screens import Screen
 from alerts.mechanisms import Scope
 from alerts.signals import Sample, SeriesId
-from app.store.series import RING_SAMPLES, microseconds, samples_of
+from app.store.series import (
+    RING_SAMPLES,
+    SERIES_LANES,
+    SeriesState,
+    lane_of_scope,
+    microseconds,
+    samples_of,
+)
 
 SAMPLES_REMEMBERED = 2_000_000
 """So many samples are kept in memory, of the series that reported last: 16 bytes each, 32 MB."""
 
 _SERIES_COSTS = 30
 """What remembering a series takes besides, in samples."""
+
+_BEFORE_ALL = -(2**63)
 
 _TRIM = 64
 """So many samples more than are needed are dropped together."""
@@ -36,6 +47,16 @@ class Ground:
     lane: int
     version: int
     ended: int | None
+
+    @classmethod
+    def of(cls, scope: Scope, versions: Sequence[int], ended: datetime | None) -> Ground:
+        """How a scope stands of which no alert is open, by the versions of all scopes' lanes."""
+        lane = lane_of_scope(scope) - SERIES_LANES
+        return cls(scope, lane, versions[lane], None if ended is None else microseconds(ended))
+
+    def is_so(self, versions: Sequence[int]) -> bool:
+        """Whether it stands so still, by the versions of all scopes' lanes."""
+        return versions[self.lane] == self.version
 
 
 @dataclass(slots=True)
@@ -53,6 +74,20 @@ class Calm:
     last: int
     observations: int
     most: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        screens: Sequence[Screen],
+        reach: Reach,
+        last: datetime | None,
+        observations: int,
+        grounds: Collection[Ground] = (),
+    ) -> Calm:
+        """For a series whose rules look so far back, and of which nothing is stored after ``last``."""
+        until = microseconds(last) if last is not None else _BEFORE_ALL
+        span = reach.span // timedelta(microseconds=1)
+        return cls(screens, grounds, span, reach.observations, until, observations)
 
 
 @dataclass(slots=True)
@@ -75,6 +110,12 @@ class Remembered:
         """Remembers these samples."""
         instants = array("q", [microseconds(s.at) for s in samples])
         return cls(version, edition, instants, array("d", [s.value for s in samples]))
+
+    @classmethod
+    def of_state(cls, state: SeriesState, edition: int) -> Remembered:
+        """Remembers what the state of a series holds of it."""
+        instants, values = state.slots()
+        return cls(state.version, edition, array("q", instants), array("d", values))
 
     @property
     def grounds(self) -> Collection[Ground]:

@@ -63,6 +63,11 @@ signals_at_a_glance = Counter(
     "Signals accepted that were so surely calm that nothing had to be read for them.",
     registry=REGISTRY,
 )
+signals_at_a_closer_look = Counter(
+    "forewarn_signals_at_a_closer_look",
+    "Signals accepted that were surely calm by the states of their series, which were read; not judged.",
+    registry=REGISTRY,
+)
 deliveries_born_claimed = Counter(
     "forewarn_deliveries_born_claimed",
     "Deliveries that the process which owed them sent without claiming them.",

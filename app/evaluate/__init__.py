@@ -104,21 +104,23 @@ async def evaluate_series(
     prepared = await writing.prepare(connection, policy, outcome, now, unlocked)
     if unlocked:
         # Where no alert was open and none has opened or ended since, there is nothing to look at again.
-        doubted = {
-            s
-            for s in unlocked
-            if s in on_file or prepared.held[store.series.lane_of_scope(s)] != versions[_place(s)]
-        }
+        doubted = {s for s in unlocked if s in on_file or _has_moved(s, versions, prepared.held)}
         seen, over = await loading.standing(connection, doubted)
         if any((seen.get(s), over.get(s)) != (on_file.get(s), ended.get(s)) for s in doubted):
             raise ScopesNeeded(scopes)
     late = {t.series for t in ahead for p, _ in t.questions if p.scope_of(t.key) in again}
     restless = outcome.touched.union(on_file)
-    grounds = {s: _ground(s, versions, ended) for s in scopes if s not in restless}
+    grounds = {s: Ground.of(s, versions, ended.get(s)) for s in scopes if s not in restless}
     noisy = {*with_findings, *(series for series, *_ in outcome.findings)}
     told = [t for t in ahead if t.series not in late]
     _remember(policy, recall, asked, told, dockets, grounds, noisy)
     return await writing.write(connection, policy, outcome, on_file, now, offer, prepared)
+
+
+def _has_moved(scope: Scope, versions: Sequence[int], held: Mapping[int, int]) -> bool:
+    """Whether an alert of the scope's lane opened or ended between ``versions`` and taking the lane."""
+    lane = store.series.lane_of_scope(scope)
+    return held[lane] != versions[lane - store.series.SERIES_LANES]
 
 
 async def _standing(
@@ -128,7 +130,7 @@ async def _standing(
     known: Mapping[Scope, Ground],
 ) -> tuple[dict[Scope, OnFile], dict[Scope, datetime]]:
     """As ``loading.standing``; of scopes that are ``known`` to be as they were, nothing is asked."""
-    still = {s for s in scopes if s in known and known[s].version == versions[_place(s)]}
+    still = {s for s in scopes if s in known and known[s].is_so(versions)}
     on_file, ended = await loading.standing(connection, set(scopes) - still)
     for scope in still:
         if (last := known[scope].ended) is not None:
@@ -198,22 +200,6 @@ async def _judge_again(
     return hindsight.judge_again(profile, scope, tracks, here, docket, policy.catalogue, now, until)
 
 
-def _ground(scope: Scope, versions: Sequence[int], ended: Mapping[Scope, datetime]) -> Ground:
-    """How a scope stands of which no alert is open."""
-    last = ended.get(scope)
-    return Ground(
-        scope,
-        _place(scope),
-        versions[_place(scope)],
-        None if last is None else store.series.microseconds(last),
-    )
-
-
-def _place(scope: Scope) -> int:
-    """Where the version of a scope's lane is among those of all scopes' lanes."""
-    return store.series.lane_of_scope(scope) - store.series.SERIES_LANES
-
-
 def _remember(
     policy: Policy,
     recall: Recall,
@@ -258,14 +244,9 @@ def _calm(
 ) -> Calm:
     assert movement.written_until is not None, "Something was written of it."
     last = movement.state.last_observed_at
-    return Calm(
-        screens,
-        grounds,
-        span=brief.reach.span // timedelta(microseconds=1),
-        count=brief.reach.observations,
-        last=store.series.microseconds(max(movement.written_until, last or movement.written_until)),
-        observations=movement.state.observations + len(movement.fresh),
-    )
+    newest = max(movement.written_until, last or movement.written_until)
+    observations = movement.state.observations + len(movement.fresh)
+    return Calm.of(screens, brief.reach, newest, observations, grounds)
 
 
 async def sweep(database: Database, policy: Policy, now: datetime) -> Evaluation:

@@ -33,6 +33,11 @@ __all__ = ["Arrival", "Behind", "Intake", "Receipt", "Status"]
 SERIES_REMEMBERED = 1_000_000
 """So many ids are kept in memory; then they are forgotten and looked up again."""
 
+_OFTEN = 8
+"""When others were there before twice within so many transactions, as many read the states of their series
+first: where processes take turns, a look by what is remembered would be in vain each time.
+"""
+
 LONGEST_WAIT_SECONDS = 30.0
 """When the oldest of what waits has waited so long, nobody is let in behind it."""
 
@@ -129,6 +134,7 @@ class Intake:
         self._learning = asyncio.Lock()
         self._recall = Recall()
         self._cuts = database.ingest_cuts
+        self._overtaken = 0  # raised each time, and lowered by each transaction
 
     async def accept(self, arrivals: Sequence[Arrival], now: datetime) -> Receipt:
         """Stores and judges the arrivals of one request; returns after the commit.
@@ -287,7 +293,10 @@ class Intake:
             try:
                 async with self._database.ingest(locking) as connection:
                     await self._doubt(connection, parts)
-                    glance = calm.look(requests, self._recall, self._policy, now)
+                    glance = Glance(others=set(touched))
+                    if self._overtaken <= _OFTEN:
+                        glance = calm.look(requests, self._recall, self._policy, now)
+                    at_once = len(glance.rows)
                     results, taken = await accept_signals(
                         connection,
                         self._policy,
@@ -303,13 +312,17 @@ class Intake:
             except SeriesLost:
                 self._forget()
                 raise
-            except (Overtaken, MonthOpened):
-                pass  # What was thought calm is judged now; the month has a partition now.
+            except Overtaken:
+                self._overtaken += _OFTEN
+            except MonthOpened:
+                pass  # The month has a partition now.
             else:
+                self._overtaken = max(0, self._overtaken - 1)
                 if taken is not None and self._worker is not None:
                     self._worker.take(taken)
                 self._recall.committed(touched)
-                telemetry.signals_at_a_glance.inc(len(glance.rows))
+                telemetry.signals_at_a_glance.inc(at_once)
+                telemetry.signals_at_a_closer_look.inc(len(glance.rows) - at_once)
                 return results
             finally:
                 self._recall.forgotten(touched)
@@ -360,7 +373,8 @@ async def accept_signals(
         requests: for each, the series of its arrivals, and the arrivals.
         now: the instant of receipt.
         recall: what this process remembers of series; the caller says whether this committed.
-        glance: what is surely calm among them; it is stored, and the others are judged.
+        glance: what is surely calm among them; it is stored. The others are looked at closer, and judged if
+            need be.
         scopes: whose lanes are locked too.
         offer: says what a worker of this process takes at once of what comes to be owed; it must be given
             what is returned once that is committed.
@@ -371,14 +385,18 @@ async def accept_signals(
         Overtaken: roll back and call again; what was thought calm will be judged.
         MonthOpened: roll back and call again.
     """
+    states, versions = store.series.Standing({}, ())
+    if glance.others:
+        standing = await store.series.standing(connection, sorted(glance.others))
+        states, versions = standing
+        if len(states) < len(glance.others):
+            raise SeriesLost
+        await calm.look_closer(connection, glance, requests, standing, recall, policy, now)
     if glance.rows:
         await calm.keep(connection, glance, recall)
     if not glance.others:
         return [([Status.accepted] * len(series), []) for series, _ in requests], None
     places, left = glance.left_of(requests)
-    states, versions = await store.series.standing(connection, sorted(glance.others))
-    if len(states) < len(glance.others):
-        raise SeriesLost
     book = await ledger.open_ledger(connection, states, left)
     told = [
         [book.enter(s, a, now) for s, a in zip(series, arrivals, strict=True)]

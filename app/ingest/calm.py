@@ -2,25 +2,27 @@
 
 Nearly every signal is: newer than all there is of its series, of which no finding is remembered, about
 something of which no alert is open, and harmless by every rule. All of that is remembered from the last
-time, and whether it still holds is found out by writing: when it does not, everything is rolled back.
+time, and whether it still holds is found out by writing: when it does not, everything is rolled back, and
+looked at again by what the database says of the series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
 
+from alerts.mechanisms import Scope
 from alerts.signals import SeriesId
 from app import store
 from app.database import Driver
 from app.ingest.arriving import Arrival
-from app.policy import Policy
-from app.recall import Recall, Remembered
+from app.policy import Brief, Policy
+from app.recall import Calm, Ground, Recall, Remembered
 from app.store.calm import Advances
-from app.store.series import microseconds, slots_of
+from app.store.series import Standing, microseconds, slots_of
 from app.store.signals import Row
 
 _row = partial(tuple.__new__, Row)  # Of the same value, without a call in Python for each.
@@ -88,6 +90,99 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
     if others and rows:
         _take_along(found, requests, policy, recall)
     return found
+
+
+async def look_closer(
+    connection: Driver,
+    found: Glance,
+    requests: Sequence[Request],
+    standing: Standing,
+    recall: Recall,
+    policy: Policy,
+    now: datetime,
+) -> None:
+    """Looks again at what a look did not do for, by the states of its series, which hold their newest
+    samples: another process has gone on with them, or this one has not met them yet.
+
+    The lanes of the series must be locked.
+
+    Raises:
+        Overtaken: a scope is not as it was when the look took something to be calm.
+    """
+    states, versions = standing
+    if any(versions[lane] != version for lane, version in found.versions.items()):
+        raise Overtaken
+    arrived: dict[SeriesId, list[Arrival]] = {}
+    for series, arrivals in found.left_of(requests)[1]:
+        for s, arrival in zip(series, arrivals, strict=True):
+            arrived.setdefault(s, []).append(arrival)
+    grounds: dict[Scope, Ground] = {}
+    closer: dict[SeriesId, tuple[Remembered, Brief]] = {}
+    for s, arrivals in arrived.items():
+        brief, state = policy.brief(arrivals[0].key), states[s]
+        if brief.screens is None or state.has_findings:
+            continue
+        held = recall.take(s, state.version)
+        if held is None or held.edition != policy.edition:
+            held = Remembered.of_state(state, policy.edition)
+        grounds |= {g.scope: g for g in held.grounds if g.is_so(versions)}
+        last = state.last_observed_at
+        held.calm = Calm.of(brief.screens, brief.reach, last, state.observations)
+        gained = _takes(held, arrivals)
+        if gained == len(arrivals):
+            closer[s] = held, brief
+        else:
+            _give_up(recall, s, held, gained)
+    await _find_grounds(connection, closer, versions, grounds)
+    for s, (held, brief) in closer.items():
+        arrivals = arrived[s]
+        first = microseconds(min(a.observed_at for a in arrivals))
+        known = [grounds[scope] for scope in brief.scopes if scope in grounds]
+        if len(known) < len(brief.scopes) or any(
+            g.ended is not None and first <= g.ended for g in known
+        ):
+            _give_up(recall, s, held, len(arrivals))
+            continue
+        assert held.calm is not None, "It was looked at."
+        held.calm.grounds = known
+        found.versions.update({g.lane: g.version for g in known})
+        found.moved[s] = held, len(arrivals)
+        found.others.discard(s)
+        found.rows += [
+            Row(s, a.observed_at, a.partner, a.revision or 1, a.value, now, a.detail)
+            for a in arrivals
+        ]
+    if found.others and found.rows:
+        _take_along(found, requests, policy, recall)
+
+
+def _takes(held: Remembered, arrivals: Sequence[Arrival]) -> int:
+    """How many of these, from the first on, are surely calm."""
+    for count, arrival in enumerate(arrivals):
+        if arrival.value is None or not held.takes(
+            microseconds(arrival.observed_at), arrival.value
+        ):
+            return count
+    return len(arrivals)
+
+
+def _give_up(recall: Recall, series: SeriesId, held: Remembered, gained: int) -> None:
+    held.calm = None
+    _put_back(recall, series, held, gained)
+
+
+async def _find_grounds(
+    connection: Driver,
+    closer: Mapping[SeriesId, tuple[Remembered, Brief]],
+    versions: Sequence[int],
+    grounds: dict[Scope, Ground],
+) -> None:
+    """Adds how the scopes of these series stand of which no alert is open, where that is not known."""
+    asked = {scope for _, brief in closer.values() for scope in brief.scopes} - grounds.keys()
+    if asked:
+        standing = await store.alerts.standing(connection, asked)
+        for scope in asked - standing.open.keys():
+            grounds[scope] = Ground.of(scope, versions, standing.ended.get(scope))
 
 
 def _aged(found: Glance) -> set[SeriesId]:

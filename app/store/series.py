@@ -42,8 +42,12 @@ class SeriesState(NamedTuple):
 
     def samples(self) -> list[Sample]:
         """The newest samples, at most 32, oldest first."""
+        return samples_of(*self.slots())
+
+    def slots(self) -> tuple[Sequence[int], Sequence[float]]:
+        """The same: their instants, in microseconds after 1970, and their values."""
         slots = struct.unpack(f"<{'qd' * (len(self.ring) // _SLOT.size)}", self.ring)
-        return samples_of(slots[::2], slots[1::2])
+        return slots[::2], slots[1::2]
 
     @property
     def last_valued_at(self) -> datetime | None:

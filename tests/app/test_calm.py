@@ -126,17 +126,22 @@ def life(seed: int) -> Iterator[list[Arrival]]:
 async def test_processes_that_take_turns_end_as_one_that_remembers_nothing(
     database: Database, seed: int
 ) -> None:
-    async def lived(intakes: Sequence[Intake]) -> dict[str, list[tuple[object, ...]]]:
+    async def lived(
+        intakes: Sequence[Intake], *, judging_all: bool = False
+    ) -> dict[str, list[tuple[object, ...]]]:
         await empty(database, PROFILE)
         async with database.begin() as connection:  # So that they have the same numbers each time.
             await store.series.find_or_make(connection, [LEAD_TIME, GALLIUM, PRICE], NOW)
         turns = random.Random(seed)
         for request in life(seed):
             here = turns.choice(intakes) if intakes else one_lane(database)
+            if judging_all:
+                here._policy._screens = dict.fromkeys(here._policy._screens)
             await here.accept(request, NOW)
         return await rows(database)
 
-    forgetful = await lived([])
+    forgetful = await lived([], judging_all=True)
+    assert await lived([]) == forgetful, "what is looked at by states alone"
     before = glances()
     assert await lived([one_lane(database)]) == forgetful
     assert glances() > before
@@ -153,6 +158,32 @@ async def test_of_what_another_process_stored_nothing_is_taken_for_calm(
     before = glances()
     await calm_days(intake, 2, first=3)
     assert glances() - before == 1
+
+
+def closer_looks() -> float:
+    """How many signals were taken for calm after their series' states were read so far."""
+    name = "forewarn_signals_at_a_closer_look_total"
+    return telemetry.REGISTRY.get_sample_value(name) or 0.0
+
+
+async def test_processes_that_take_turns_with_a_series_need_not_judge_what_is_calm(
+    database: Database, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await calm_days(intake, 3)
+    looked = glances() + closer_looks()
+    before, other, tries = closer_looks(), one_lane(database), []
+    keep = store.calm.advance
+
+    async def counting(*given: Any) -> Any:
+        tries.append(1)
+        return await keep(*given)
+
+    monkeypatch.setattr(store.calm, "advance", counting)
+    for day in range(3, 43):
+        await calm_days((intake, other)[day % 2], 1, first=day)
+    assert glances() + closer_looks() - looked == 40, "none was judged"
+    assert closer_looks() - before >= 38
+    assert len(tries) < 40 + 10, "nor was each one begun twice"
 
 
 async def test_an_alert_that_another_process_opened_is_heeded(
