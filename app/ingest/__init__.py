@@ -288,14 +288,13 @@ class Intake:
         scopes: frozenset[Scope] = frozenset()
         touched = {s for p in parts for s in p.series}
         lanes = [store.series.lane_of_series(s) for s in touched]
+        in_vain = 0
         while True:
             locking = store.series.locking([*lanes, *map(store.series.lane_of_scope, scopes)])
             try:
                 async with self._database.ingest(locking) as connection:
                     await self._doubt(connection, parts)
-                    glance = Glance(others=set(touched))
-                    if self._overtaken <= _OFTEN:
-                        glance = calm.look(requests, self._recall, self._policy, now)
+                    glance = self._look(requests, touched, in_vain, now)
                     at_once = len(glance.rows)
                     results, taken = await accept_signals(
                         connection,
@@ -313,7 +312,8 @@ class Intake:
                 self._forget()
                 raise
             except Overtaken:
-                self._overtaken += _OFTEN
+                in_vain += 1
+                self._overtaken = min(self._overtaken + _OFTEN, 2 * _OFTEN)
             except MonthOpened:
                 pass  # The month has a partition now.
             else:
@@ -326,6 +326,16 @@ class Intake:
                 return results
             finally:
                 self._recall.forgotten(touched)
+
+    def _look(
+        self, requests: Sequence[Request], touched: set[SeriesId], in_vain: int, now: datetime
+    ) -> Glance:
+        """What to make of these after so many looks in vain: twice, and all of them are judged, for where
+        alerts open and end all the time a look might be in vain for ever.
+        """
+        if in_vain or self._overtaken > _OFTEN:
+            return Glance(others=set(touched), is_last=in_vain > 1)
+        return calm.look(requests, self._recall, self._policy, now)
 
     async def _doubt(self, connection: Driver, parts: Sequence[_Part]) -> None:
         """Forgets what is remembered when a connection was cut: what answers now may not be what did.
@@ -391,7 +401,8 @@ async def accept_signals(
         states, versions = standing
         if len(states) < len(glance.others):
             raise SeriesLost
-        await calm.look_closer(connection, glance, requests, standing, recall, policy, now)
+        if not glance.is_last:
+            await calm.look_closer(connection, glance, requests, standing, recall, policy, now)
     if glance.rows:
         await calm.keep(connection, glance, recall)
     if not glance.others:

@@ -41,13 +41,14 @@ class Glance:
 
     ``moved`` says of the calm series what is remembered of them, with the new samples, and how many these
     are. ``versions`` says which versions the scopes' lanes must have: the newest that any series remembers
-    that was taken to be calm.
+    that was taken to be calm. ``is_last`` says that nothing may be looked at closer.
     """
 
     rows: list[Row] = field(default_factory=list)
     moved: dict[SeriesId, tuple[Remembered, int]] = field(default_factory=dict)
     others: set[SeriesId] = field(default_factory=set)
     versions: dict[int, int] = field(default_factory=dict)
+    is_last: bool = False
 
     def left_of(self, requests: Sequence[Request]) -> tuple[list[list[int]], list[Request]]:
         """What must be judged of each request, after the places of it."""

@@ -5,6 +5,7 @@ Observable oracles: the rows of the database, and the metric of signals taken at
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -184,6 +185,23 @@ async def test_processes_that_take_turns_with_a_series_need_not_judge_what_is_ca
     assert glances() + closer_looks() - looked == 40, "none was judged"
     assert closer_looks() - before >= 38
     assert len(tries) < 40 + 10, "nor was each one begun twice"
+
+
+async def test_where_looks_are_in_vain_again_and_again_all_is_judged(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await calm_days(intake, 3)
+    before, tries = glances() + closer_looks(), []
+
+    async def in_vain(*_: Any) -> tuple[int, list[int]]:
+        tries.append(1)
+        return 0, [0] * store.series.SERIES_LANES
+
+    monkeypatch.setattr(store.calm, "advance", in_vain)
+    async with asyncio.timeout(20):
+        told = await intake.accept([Arrival(AURORA, LEAD_TIME, FIRST + days(3), 10.0)], NOW)
+    assert (told.statuses, len(tries)) == (["accepted"], 2)
+    assert glances() + closer_looks() == before
 
 
 async def test_an_alert_that_another_process_opened_is_heeded(
