@@ -35,7 +35,7 @@ from app import scheduler, seals, store, telemetry
 from app.bench import loops
 from app.database import Database
 from app.deliver import Sender, owners
-from app.outbound import Outbound
+from app.outbound import Outbound, load_client
 from app.settings import Settings
 from app.store.records import Attempted, Recorded
 
@@ -206,6 +206,7 @@ def main() -> int:
     """Takes orders until there are no more, and leaves nobody behind."""
     telemetry.configure("info", "json")
     tls = httpx.create_ssl_context(trust_env=False)
+    load_client()  # Each would load it while the lease of its first attempt runs out.
     children = _Children()
     try:
         for line in sys.stdin:
