@@ -146,30 +146,31 @@ def test_every_command_and_option_is_described() -> None:
 
 def test_the_help_of_the_command_line_is_quick_because_it_imports_little() -> None:
     heavy = ("sqlalchemy", "fastapi", "httpx", "asyncpg", "aiohttp", "pydantic")
-    script = (
+    work = (
         "import sys; from app.cli import app, main\n"
         "sys.argv = ['forewarn', '--help']\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        f"print([name for name in {heavy} if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert _loaded_by(work, heavy) == "[]"
 
 
 def test_a_start_loads_nothing_that_it_does_not_need() -> None:
     slow = ("aiohttp", "apscheduler", "app.backtest", "app.dashboard", "httpx", "jinja2")
-    script = (
+    work = (
         "import sys; from app import main, outbound, settings\n"
         "main.create_app(settings.Settings()); outbound.Outbound(settings.Settings())\n"
-        f"print([name for name in {slow} if name in sys.modules])"
     )
+    assert _loaded_by(work, slow) == "[]"
+
+
+def _loaded_by(work: str, names: tuple[str, ...]) -> str:
+    """Which of these modules a Python has loaded after doing that, as it prints them."""
+    script = f"{work}print([name for name in {names} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    return done.stdout.splitlines()[-1]
 
 
 def test_every_make_target_explains_itself() -> None:

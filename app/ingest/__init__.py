@@ -392,21 +392,22 @@ async def accept_signals(
     Raises:
         SeriesLost: forget all that was known.
         ScopesNeeded: roll back and call again with these scopes.
-        Overtaken: roll back and call again; what was thought calm will be judged.
+        Overtaken: roll back and call again; what was thought calm must be looked at anew.
         MonthOpened: roll back and call again.
     """
-    states, versions = store.series.Standing({}, ())
-    if glance.others:
-        standing = await store.series.standing(connection, sorted(glance.others))
-        states, versions = standing
-        if len(states) < len(glance.others):
-            raise SeriesLost
-        if not glance.is_last:
-            await calm.look_closer(connection, glance, requests, standing, recall, policy, now)
+    if not glance.others:
+        await calm.keep(connection, glance, recall)
+        return _all_accepted(requests), None
+    standing = await store.series.standing(connection, sorted(glance.others))
+    states, versions = standing
+    if len(states) < len(glance.others):
+        raise SeriesLost
+    if not glance.is_last:
+        await calm.look_closer(connection, glance, requests, standing, recall, policy, now)
     if glance.rows:
         await calm.keep(connection, glance, recall)
     if not glance.others:
-        return [([Status.accepted] * len(series), []) for series, _ in requests], None
+        return _all_accepted(requests), None
     places, left = glance.left_of(requests)
     book = await ledger.open_ledger(connection, states, left)
     told = [
@@ -439,6 +440,10 @@ async def accept_signals(
             statuses[place] = status
         results.append((statuses, _refs(series, found.refs)))
     return results, found.taken
+
+
+def _all_accepted(requests: Sequence[Request]) -> list[Outcome]:
+    return [([Status.accepted] * len(series), []) for series, _ in requests]
 
 
 def _refs(series: Iterable[SeriesId], refs: Mapping[SeriesId, list[str]]) -> list[str]:

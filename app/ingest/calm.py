@@ -37,7 +37,7 @@ class Overtaken(Exception):
 
 @dataclass(slots=True)
 class Glance:
-    """What a look found: the rows of what is surely calm, and the series that must be judged.
+    """What a look found: the rows of what is surely calm, and the series that it does not do for.
 
     ``moved`` says of the calm series what is remembered of them, with the new samples, and how many these
     are. ``versions`` says which versions the scopes' lanes must have: the newest that any series remembers
@@ -150,7 +150,7 @@ async def look_closer(
         found.moved[s] = held, len(arrivals)
         found.others.discard(s)
         found.rows += [
-            Row(s, a.observed_at, a.partner, a.revision or 1, a.value, now, a.detail)
+            _row((s, a.observed_at, a.partner, a.revision or 1, a.value, now, a.detail))
             for a in arrivals
         ]
     if found.others and found.rows:

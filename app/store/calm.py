@@ -51,7 +51,7 @@ _ADVANCE = f"""
 # Nearly always each series has one row, whose values need not be sent twice.
 _ONE_EACH = _ADVANCE.format(
     columns=", partner_id, revision, detail",
-    arrays=f", {signals.MORE}",
+    arrays=f", {signals.ALIKE}",
     insert=signals.INSERT_FROM.format(given="given"),
 )
 _SEVERAL = _ADVANCE.format(columns="", arrays="", insert=signals.INSERT)
@@ -70,6 +70,6 @@ async def advance(
     if advances.gained:
         sql, of_rows = _SEVERAL, signals.parameters(rows)
     else:
-        sql, of_rows = _ONE_EACH, signals.more(rows)
+        sql, of_rows = _ONE_EACH, signals.alike(rows)
     ((count, versions),) = await fetch(connection, sql, {**of_rows, **advances._asdict()})
     return count, versions

@@ -44,13 +44,13 @@ class Stored(NamedTuple):
 
 # Instants go as numbers, and what is the same of all rows goes once: for the driver an instant in an array is
 # three times as much work as a number, and this way is faster than COPY.
-MORE = "CAST(:partner_id AS int[]), CAST(:revision AS int[]), CAST(:detail AS text[])"
-"""SQL: the arrays that ``more`` gives."""
+ALIKE = "CAST(:partner_id AS int[]), CAST(:revision AS int[]), CAST(:detail AS text[])"
+"""SQL: the arrays that ``alike`` gives."""
 
 _GIVEN = f"""
     (SELECT series_id, {as_instant("at")} AS observed_at, value, partner_id, revision, detail
     FROM unnest(CAST(:series_id AS bigint[]), CAST(:observed_at AS bigint[]), CAST(:value AS float8[]),
-        {MORE})
+        {ALIKE})
         AS given (series_id, at, value, partner_id, revision, detail))
 """
 
@@ -124,12 +124,12 @@ def parameters(rows: Sequence[Row]) -> dict[str, object]:
         "series_id": [row.series for row in rows],
         "observed_at": [microseconds(row.observed_at) for row in rows],
         "value": [row.value for row in rows],
-        **more(rows),
+        **alike(rows),
     }
 
 
-def more(rows: Sequence[Row]) -> dict[str, object]:
-    """The parameters of ``INSERT`` but series, instants and values.
+def alike(rows: Sequence[Row]) -> dict[str, object]:
+    """The parameters of ``INSERT`` in which rows are mostly alike: all but series, instants and values.
 
     An array in which all would be as usual is empty: what is shorter than others is filled up with nulls.
     """
