@@ -44,7 +44,8 @@ async def prepare(
     gapless and held until commit; and so many row ids for alerts and for transitions, so that rows can name
     each other before writing. One statement.
 
-    Who listens is read before the lanes are waited for: whoever consents meanwhile is not among them.
+    Who listens is read where there are transitions, before the lanes are waited for: whoever consents
+    meanwhile is not among them.
     """
     lanes = sorted(set(map(series.lane_of_scope, scopes)))
     wanted = sorted(Counter(prefixes).items())
@@ -89,7 +90,8 @@ _PREPARE = f"""
         ARRAY(SELECT last FROM numbered ORDER BY prefix COLLATE "C"), {_IDS},
         listening.*
     FROM (SELECT array_agg(id), array_agg(CAST(filter AS text))
-        FROM subscriptions WHERE {subscriptions.IS_LISTENING}) AS listening
+        FROM subscriptions
+        WHERE CAST(:transitions AS integer) > 0 AND {subscriptions.IS_LISTENING}) AS listening
 """
 
 

@@ -35,7 +35,10 @@ async def test_an_endpoint_is_active_once_it_gives_its_challenge_back(post: Post
 async def test_who_has_never_consented_is_owed_nothing_and_who_has_stays_owed(post: Post) -> None:
     async def listening() -> list[str]:
         async with post.database.begin() as connection:
-            return [who.id for who in (await store.publishing.prepare(connection)).listeners]
+            return [
+                who.id
+                for who in (await store.publishing.prepare(connection, transitions=1)).listeners
+            ]
 
     async with receiver() as baltica:
         made = await post.subscribe(baltica.url, baltica)

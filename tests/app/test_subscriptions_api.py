@@ -192,7 +192,7 @@ async def test_a_filter_that_was_stored_without_a_least_severity_has_none(baltic
             text("UPDATE subscriptions SET filter = filter - 'min_severity' WHERE id = :id"),
             {"id": made},
         )
-        (listener,) = (await store.publishing.prepare(connection)).listeners
+        (listener,) = (await store.publishing.prepare(connection, transitions=1)).listeners
     assert listener.filter == Filter()
     shown = (await baltica.web.get(f"/v1/subscriptions/{made}")).json()
     assert shown["filter"]["min_severity"] == "none"
