@@ -154,7 +154,7 @@ class Outbound:
             return attempt.outcome()
         deadline = asyncio.timeout(self._timeout)
         attempt.dialling = way = Dialling(deadline)
-        dialling_of.set(way)
+        here = dialling_of.set(way)
         try:
             async with deadline:
                 await self._exchange(attempt, target, method, headers, body)
@@ -165,6 +165,8 @@ class Outbound:
             attempt.fail(*_judged(error, attempt, target))
         finally:
             way.part()
+            # Else the task, its context and this hold each other until the collector comes by.
+            dialling_of.reset(here)
         return attempt.outcome()
 
     async def _exchange(

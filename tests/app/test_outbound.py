@@ -6,11 +6,13 @@ Endpoints here are real sockets that send exact bytes; names are resolved over r
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import socket
 import ssl
 import threading
 import tracemalloc
+import weakref
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from ipaddress import ip_address
@@ -71,6 +73,24 @@ async def test_asking_is_an_options_request_without_a_body() -> None:
     assert lines[0] == b"OPTIONS /hook HTTP/1.1"
     assert b"webhook-request-rate: 600" in lines
     assert not [line for line in lines if line.startswith((b"content-length", b"transfer-"))]
+
+
+async def test_what_is_left_of_an_attempt_needs_no_collector() -> None:
+    """Else it comes every few thousand attempts, and all others wait until it is done."""
+    out = Outbound(settings())
+    async with endpoint(answers(OK)) as port:
+        await post(f"http://127.0.0.1:{port}/", out)  # Its task made the connection, and stays with it.
+        gc.disable()
+        try:
+            attempt = asyncio.create_task(post(f"http://127.0.0.1:{port}/", out))
+            assert (await attempt).status == 200
+            left = weakref.ref(attempt)
+            del attempt
+            await asyncio.sleep(0)
+            assert left() is None
+        finally:
+            gc.enable()
+    await out.close()
 
 
 async def test_the_headers_of_an_answer_that_mean_something_come_back_short_and_printable() -> None:
