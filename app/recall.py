@@ -54,10 +54,6 @@ class Ground:
         lane = lane_of_scope(scope) - SERIES_LANES
         return cls(scope, lane, versions[lane], None if ended is None else microseconds(ended))
 
-    def is_so(self, versions: Sequence[int]) -> bool:
-        """Whether it stands so still, by the versions of all scopes' lanes."""
-        return versions[self.lane] == self.version
-
 
 @dataclass(slots=True)
 class Calm:
@@ -192,11 +188,6 @@ class Recall:
         if found is None or found.calm is None or found.edition != edition:
             return None
         return self._pop(series)
-
-    def grounds(self, series: Collection[SeriesId]) -> dict[Scope, Ground]:
-        """How the scopes of these series stood when last looked at; which is so while the version counts."""
-        held = [kept for s in series if (kept := self._kept.get(s)) is not None]
-        return {ground.scope: ground for kept in held for ground in kept.grounds}
 
     def put_back(self, series: SeriesId, remembered: Remembered) -> None:
         """Remembers what is true now: what has committed, and what was taken and is as it was then."""

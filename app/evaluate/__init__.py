@@ -21,6 +21,7 @@ from app.evaluate.loading import Movement, OnFile
 from app.evaluate.writing import Evaluation, Offering, nothing_offered
 from app.policy import Brief, Policy
 from app.recall import Calm, Ground, Recall, Remembered
+from app.store.standing import Standing
 
 _SCOPES_AT_ONCE = 100
 """So many open alerts are swept in one transaction, in some 20 ms."""
@@ -40,16 +41,15 @@ async def evaluate_series(
     movements: Sequence[Movement],
     now: datetime,
     recall: Recall,
-    versions: Sequence[int],
+    standing: Standing,
     locked: Collection[Scope] = (),
     offer: Offering = nothing_offered,
 ) -> Evaluation:
     """Judges what moved and writes down findings, alerts, transitions and what is owed.
 
     The lanes of the series must be locked and the signals stored. Lanes of scopes are locked
-    here, after looking; ``locked`` names those that already are. ``versions`` are those of the scopes'
-    lanes, read before. ``offer`` says what a worker of this process takes at once of what comes to be owed.
-    Does not commit.
+    here, after looking; ``locked`` names those that already are. ``standing`` was read before. ``offer`` says
+    what a worker of this process takes at once of what comes to be owed. Does not commit.
 
     Raises:
         ScopesNeeded: another transaction moved an alert in between; roll back and call again.
@@ -66,18 +66,18 @@ async def evaluate_series(
     }
     about_joint = {scope for found in joint.values() for scope in found}
     scopes = about_joint.union(*(brief.scopes for _, brief in briefed))
-    known = recall.grounds([m.series for m in asked])
+    versions, quiet = standing.versions, standing.quiet
     if about_joint - set(locked):
         if locked:
             raise ScopesNeeded(scopes)
         # Joint rules read what others may be writing: one transaction at a time for each scope.
         await store.series.lock_scopes(connection, about_joint)
         locked = about_joint
-        # While this waited for the lanes, others may have moved their alerts: the versions are older.
-        known = {scope: ground for scope, ground in known.items() if scope not in about_joint}
+        # While this waited for the lanes, others may have moved their alerts.
+        quiet = {scope: ended for scope, ended in quiet.items() if scope not in about_joint}
     with_findings = [m.series for m in asked if m.state.has_findings]
     kept = await store.findings.of_series(connection, with_findings) if with_findings else []
-    on_file, ended = await _standing(connection, scopes, versions, known)
+    on_file, ended = await _standing(connection, scopes, quiet)
     dockets = await loading.dockets(connection, policy, on_file, now)
     questions = [question for found in together.values() for question in found]
     subjects = await loading.subject_tracks(connection, policy, questions, now)
@@ -124,17 +124,13 @@ def _has_moved(scope: Scope, versions: Sequence[int], held: Mapping[int, int]) -
 
 
 async def _standing(
-    connection: Transaction,
-    scopes: Collection[Scope],
-    versions: Sequence[int],
-    known: Mapping[Scope, Ground],
+    connection: Transaction, scopes: Collection[Scope], quiet: Mapping[Scope, datetime | None]
 ) -> tuple[dict[Scope, OnFile], dict[Scope, datetime]]:
-    """As ``loading.standing``; of scopes that are ``known`` to be as they were, nothing is asked."""
-    still = {s for s in scopes if s in known and known[s].is_so(versions)}
-    on_file, ended = await loading.standing(connection, set(scopes) - still)
-    for scope in still:
-        if (last := known[scope].ended) is not None:
-            ended[scope] = store.series.instant(last)
+    """As ``loading.standing``; of scopes that are known to be ``quiet``, nothing is asked."""
+    on_file, ended = await loading.standing(connection, set(scopes) - quiet.keys())
+    for scope in scopes:
+        if (last := quiet.get(scope)) is not None:
+            ended[scope] = last
     return on_file, ended
 
 

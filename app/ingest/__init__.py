@@ -398,12 +398,18 @@ async def accept_signals(
     if not glance.others:
         await calm.keep(connection, glance, recall)
         return _all_accepted(requests), None
-    standing = await store.series.standing(connection, sorted(glance.others))
-    states, versions = standing
+    about = {
+        scope
+        for _, arrivals in glance.left_of(requests)[1]
+        for arrival in arrivals
+        for scope in policy.brief(arrival.key).scopes
+    }
+    standing = await store.standing.standing(connection, sorted(glance.others), about)
+    states = standing.states
     if len(states) < len(glance.others):
         raise SeriesLost
     if not glance.is_last:
-        await calm.look_closer(connection, glance, requests, standing, recall, policy, now)
+        calm.look_closer(glance, requests, standing, recall, policy, now)
     if glance.rows:
         await calm.keep(connection, glance, recall)
     if not glance.others:
@@ -429,7 +435,7 @@ async def accept_signals(
         movements,
         now,
         recall,
-        versions,
+        standing,
         scopes,
         offer,
     )

@@ -8,22 +8,22 @@ looked at again by what the database says of the series.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
 
-from alerts.mechanisms import Scope
 from alerts.signals import SeriesId
 from app import store
 from app.database import Driver
 from app.ingest.arriving import Arrival
-from app.policy import Brief, Policy
+from app.policy import Policy
 from app.recall import Calm, Ground, Recall, Remembered
 from app.store.calm import Advances
-from app.store.series import Standing, microseconds, slots_of
+from app.store.series import microseconds, slots_of
 from app.store.signals import Row
+from app.store.standing import Standing
 
 _row = partial(tuple.__new__, Row)  # Of the same value, without a call in Python for each.
 
@@ -93,8 +93,7 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
     return found
 
 
-async def look_closer(
-    connection: Driver,
+def look_closer(
     found: Glance,
     requests: Sequence[Request],
     standing: Standing,
@@ -103,51 +102,39 @@ async def look_closer(
     now: datetime,
 ) -> None:
     """Looks again at what a look did not do for, by the states of its series, which hold their newest
-    samples: another process has gone on with them, or this one has not met them yet.
+    samples, and by how its scopes stand: another process has gone on with them, or this one has not met them
+    yet.
 
     The lanes of the series must be locked.
 
     Raises:
         Overtaken: a scope is not as it was when the look took something to be calm.
     """
-    states, versions = standing
+    states, versions, quiet = standing
     if any(versions[lane] != version for lane, version in found.versions.items()):
         raise Overtaken
     arrived: dict[SeriesId, list[Arrival]] = {}
     for series, arrivals in found.left_of(requests)[1]:
         for s, arrival in zip(series, arrivals, strict=True):
             arrived.setdefault(s, []).append(arrival)
-    grounds: dict[Scope, Ground] = {}
-    closer: dict[SeriesId, tuple[Remembered, Brief]] = {}
+    grounds = {scope: Ground.of(scope, versions, ended) for scope, ended in quiet.items()}
     for s, arrivals in arrived.items():
         brief, state = policy.brief(arrivals[0].key), states[s]
-        if brief.screens is None or state.has_findings:
+        if brief.screens is None or state.has_findings or not grounds.keys() >= brief.scopes:
             continue
         held = recall.take(s, state.version)
         if held is None or held.edition != policy.edition:
             held = Remembered.of_state(state, policy.edition)
-        grounds |= {g.scope: g for g in held.grounds if g.is_so(versions)}
+        known = [grounds[scope] for scope in brief.scopes]
         last = state.last_observed_at
-        held.calm = Calm.of(brief.screens, brief.reach, last, state.observations)
+        held.calm = Calm.of(brief.screens, brief.reach, last, state.observations, known)
         gained = _takes(held, arrivals)
-        if gained == len(arrivals):
-            closer[s] = held, brief
-        else:
-            _give_up(recall, s, held, gained)
-    await _find_grounds(connection, closer, versions, grounds)
-    for s, (held, brief) in closer.items():
-        arrivals = arrived[s]
-        first = microseconds(min(a.observed_at for a in arrivals))
-        known = [grounds[scope] for scope in brief.scopes if scope in grounds]
-        if len(known) < len(brief.scopes) or any(
-            g.ended is not None and first <= g.ended for g in known
-        ):
-            _give_up(recall, s, held, len(arrivals))
+        if gained < len(arrivals):
+            held.calm = None
+            _put_back(recall, s, held, gained)
             continue
-        assert held.calm is not None, "It was looked at."
-        held.calm.grounds = known
         found.versions.update({g.lane: g.version for g in known})
-        found.moved[s] = held, len(arrivals)
+        found.moved[s] = held, gained
         found.others.discard(s)
         found.rows += [
             _row((s, a.observed_at, a.partner, a.revision or 1, a.value, now, a.detail))
@@ -165,25 +152,6 @@ def _takes(held: Remembered, arrivals: Sequence[Arrival]) -> int:
         ):
             return count
     return len(arrivals)
-
-
-def _give_up(recall: Recall, series: SeriesId, held: Remembered, gained: int) -> None:
-    held.calm = None
-    _put_back(recall, series, held, gained)
-
-
-async def _find_grounds(
-    connection: Driver,
-    closer: Mapping[SeriesId, tuple[Remembered, Brief]],
-    versions: Sequence[int],
-    grounds: dict[Scope, Ground],
-) -> None:
-    """Adds how the scopes of these series stand of which no alert is open, where that is not known."""
-    asked = {scope for _, brief in closer.values() for scope in brief.scopes} - grounds.keys()
-    if asked:
-        standing = await store.alerts.standing(connection, asked)
-        for scope in asked - standing.open.keys():
-            grounds[scope] = Ground.of(scope, versions, standing.ended.get(scope))
 
 
 def _aged(found: Glance) -> set[SeriesId]:

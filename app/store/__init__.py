@@ -27,6 +27,7 @@
     series           series and their state
     shelves          what operators have quietened, until when and why
     signals          what was reported
+    standing         how series and their scopes stand, read before they are judged
     subscriptions    who wants to hear what, and where
     transition_log   transitions as routing saw them, newest first
     vitals           how the database itself does
@@ -64,6 +65,7 @@ from app.store import (
     series,
     shelves,
     signals,
+    standing,
     subscriptions,
     transition_log,
     vitals,
@@ -97,6 +99,7 @@ __all__ = [
     "series",
     "shelves",
     "signals",
+    "standing",
     "subscriptions",
     "transition_log",
     "vitals",

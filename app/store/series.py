@@ -258,34 +258,18 @@ def mark(scopes: Collection[Scope]) -> Write:
 
 async def states(connection: Transaction, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
     """The states of series, by the primary key. Call with their lanes locked to change them."""
-    rows = await driver(connection).fetch(f"SELECT {_STATE} {_OF_SERIES}", ids)
+    rows = await driver(connection).fetch(f"SELECT {STATE} {OF_SERIES}", ids)
     return {row[0]: SeriesState(*row) for row in rows}
 
 
-class Standing(NamedTuple):
-    """The states of series, and the versions of all scopes' lanes, in order.
-
-    What is read after is at least as new as the versions.
-    """
-
-    states: dict[SeriesId, SeriesState]
-    of_scopes: Sequence[int]
-
-
-async def standing(connection: Transaction, ids: Sequence[SeriesId]) -> Standing:
-    """As ``states``, of at least one series; the versions too."""
-    rows = await driver(connection).fetch(_STANDING, ids)
-    states = {row[1]: SeriesState(*row[1:]) for row in rows}
-    return Standing(states, next((row[0] for row in rows if row[0] is not None), ()))
-
-
-_STATE = (
+STATE = (
     "series_id, version, last_observed_at, last_value, observations, ring, "
     "EXISTS (SELECT 1 FROM findings AS f WHERE f.series_id = s.series_id)"
 )
-_OF_SERIES = "FROM series_state AS s WHERE series_id = ANY($1::bigint[])"
-_VERSIONS_ONCE = f"CASE WHEN series_id = ($1::bigint[])[1] THEN {SCOPE_VERSIONS} END"
-_STANDING = f"SELECT {_VERSIONS_ONCE}, {_STATE} {_OF_SERIES}"
+"""SQL: the columns of a ``SeriesState``."""
+
+OF_SERIES = "FROM series_state AS s WHERE series_id = ANY($1::bigint[])"
+"""SQL: where they are."""
 
 
 async def move(
