@@ -357,7 +357,8 @@ async def _load_the_rest(app: FastAPI) -> None:
     await asyncio.sleep(_LATER_SECONDS)
     if isinstance(later := getattr(app.state, "later", None), Later):
         await later.come()
-    await asyncio.to_thread(load_client)
+    if app.state.house.role != "api":
+        await asyncio.to_thread(load_client)
     gc.freeze()
 
 

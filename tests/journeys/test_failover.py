@@ -23,7 +23,7 @@ from tests.journeys import pair as pairs
 from tests.journeys.pair import Pair
 from tests.journeys.partners import Partners, key_of_aurora
 from tests.journeys.relay import SETTINGS, Nursery, Relay
-from tests.journeys.test_kills import Site
+from tests.journeys.sites import Site
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
-"""A release is rolled out under load: the schema first, then each process in turn; no request is refused.
+"""A release is rolled out under load: the schema first, then each process in turn; no request is refused, and
+nothing is sent twice.
 
-Observable oracles: answers over HTTP, as clients got them through a proxy that follows ``/readyz``.
+Observable oracles: answers over HTTP, as clients got them through a proxy that follows ``/readyz``, and what
+a receiver heard.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from app.database import Database, SchemaAhead, head_revision
 from app.demo import processes
 from tests.journeys.partners import Partners, key_of_aurora
 from tests.journeys.relay import until
-from tests.journeys.test_kills import Site
+from tests.journeys.sites import Cast, Receiver, Site, all_delivered
 from tests.journeys.town import ROOT
 
 NEXT = """
@@ -154,3 +156,30 @@ async def _expand(partners: Partners, site: Site, later: Path, url: str) -> None
     await reader.close()
     assert "9001" in await _done(migration)
     await partners.go_on(30)
+
+
+async def test_workers_are_replaced_under_load_and_everything_is_sent_once(
+    cast: Cast, site: Site, database_url: str, receiver: Receiver
+) -> None:
+    site.settings["FOREWARN_LEASE_SECONDS"] = "30"  # as it is by default: none ends meanwhile
+    one, other = (replace(site, port=processes.free_port("127.0.0.1")) for _ in range(2))
+    partners = Partners(lambda: site.url, cast.aurora)
+    with ExitStack() as stack:
+        stack.enter_context(site.serving("api"))
+        old = stack.enter_context(one.serving("worker"))
+        await asyncio.to_thread(cast.subscribe, receiver)
+        async with partners.at_work():
+            for place in (other, one, other):
+                await partners.go_on(30)
+                new = await asyncio.to_thread(stack.enter_context, place.serving("worker"))
+                await partners.go_on(30)
+                old.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(old.wait, 30) == 0
+                old = new
+            await partners.go_on(30)
+        assert partners.refused == []
+        await all_delivered(site)
+    connection = await asyncpg.connect(database_url)
+    transitions = await connection.fetchval("SELECT count(*) FROM transitions")
+    await connection.close()
+    assert len(receiver.ids()) == len(set(receiver.ids())) == transitions > 100
