@@ -3,7 +3,7 @@
 Everything that is measured runs in processes of its own and is reached as users reach it:
 
     measures   what is measured, in which order, and on which beds
-    accepting  ingest, single, latency
+    accepting  ingest, single, latency, crisis
     delivering deliver, scale
     holding    flat, reads, memory: what a service does that holds much
     bed        starts what a measure needs: service, echo, sink, hand

@@ -17,6 +17,7 @@ Found = defaultdict[str, list[float]]
 PAUSE_SECONDS = 0.03
 BODY_BYTES = 3_000
 _HEARD_SECONDS = 60
+_CRISIS_CONNECTIONS = 16
 _LIMITS_SHARE = 0.5
 """Of ``Plan.seconds``: what does little needs less time to show how fast it is."""
 
@@ -88,6 +89,31 @@ def single(bed: Bed, tick: Tick) -> Iterator[Line]:
 
 def _insert(bed: Bed, **load: Any) -> dict[str, Any]:
     return bed.hand.do("insert", database=bed.database, series=bed.plan.series, **load)
+
+
+def crisis(calm: Bed, troubled: Bed, tick: Tick) -> Iterator[Line]:
+    """Signals accepted a second while some series fire again and again and their alerts are open.
+
+    Limit: the same where all are calm.
+    """
+    plan, found = calm.plan, Found(list)
+    load = {"batch": max(plan.batches), "connections": _CRISIS_CONNECTIONS, "seconds": plan.seconds}
+    calm.warm_up()
+    troubled.warm_up()
+    for share in plan.firing:
+        firing = {"firing": plan.series * share // 100}
+        troubled.post(f"{troubled.service}/v1/signals", **load, **firing)  # The alerts open.
+        tick()
+        for _ in range(plan.runs):
+            for one, told in ((calm, {}), (troubled, firing)):
+                posted = one.post(f"{one.service}/v1/signals", **load, **told)
+                found[f"{share} {bool(told)}"].append(posted["rate"])
+            tick()
+    for share in plan.firing:
+        case = f"batch {load['batch']}, {share} series in 100 fire, beside none"
+        yield compare(
+            "crisis", case, "signals/s", found[f"{share} {True}"], found[f"{share} {False}"]
+        )
 
 
 def latency(bed: Bed, tick: Tick) -> Iterator[Line]:

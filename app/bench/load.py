@@ -108,6 +108,7 @@ async def post(
     seconds: float,
     again: bool = False,
     form: str = "ours",
+    firing: int = 0,
 ) -> dict[str, Any]:
     """Posts signals on several connections for a while; each connection reports series of its own.
 
@@ -122,6 +123,7 @@ async def post(
         seconds: how long no further request is begun after.
         again: sends the same few bodies again and again, for who does not look at them.
         form: how signals are written, of ``FORMS``.
+        firing: so many of the series report far too much, each time.
 
     Returns:
         ``rate`` in signals a second, ``p50`` and ``p99`` of a request in milliseconds, and
@@ -135,7 +137,7 @@ async def post(
     made = _CYCLE if again else _enough(batch, connections, seconds)
     for number in range(connections):
         own, url = range(number, series, connections), urls[number % len(urls)]
-        source = workload.Bodies(keys, own, datetime.fromisoformat(start), FORMS[form])
+        source = workload.Bodies(keys, own, datetime.fromisoformat(start), FORMS[form], firing)
         some = [request(url, key, body) for body in islice(source.batches(batch, minute), made)]
         bodies.append(cycle(some) if again else iter(some))
         wires.append(await connect(url))

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from app.bench import bed, holding, questions
-from app.bench.accepting import Found, Tick, ingest, latency, single
+from app.bench.accepting import Found, Tick, crisis, ingest, latency, single
 from app.bench.bed import Bed, Tool
 from app.bench.delivering import deliver, scale
 from app.bench.lines import Line, compare
@@ -59,10 +59,9 @@ ON_ONE_BED: dict[str, Callable[[Bed, Tick], Iterator[Line]]] = {
     "single": single,
     "latency": latency,
     "deliver": deliver,
-    "scale": scale,
 }
 ON_A_LARGE_BED = ("flat", "reads", "memory")
-NAMES = (*ON_ONE_BED, *ON_A_LARGE_BED, "judge")
+NAMES = (*ON_ONE_BED, "crisis", "scale", *ON_A_LARGE_BED, "judge")
 
 
 def take(names: Sequence[str], plan: Plan, tick: Tick) -> Iterator[Line]:
@@ -77,6 +76,12 @@ def take(names: Sequence[str], plan: Plan, tick: Tick) -> Iterator[Line]:
         with bed.make(plan) as one:
             for name in together:
                 yield from ON_ONE_BED[name](one, tick)
+    if "crisis" in names:
+        with bed.make(plan) as calm, bed.make(plan) as troubled:
+            yield from crisis(calm, troubled, tick)
+    if "scale" in names:  # Not where `latency` has left alerts open.
+        with bed.make(plan) as one:
+            yield from scale(one, tick)
     if any(name in names for name in ON_A_LARGE_BED):
         yield from _take_large(names, plan, tick)
     if "judge" in names:
@@ -113,6 +118,7 @@ def ticks(names: Sequence[str], plan: Plan) -> int:
         "single": 2 * plan.runs,
         "latency": (1 + len(plan.background_batches)) * plan.runs,
         "deliver": (len(plan.receivers) * 8 + 3 + plan.peer) * plan.runs,
+        "crisis": len(plan.firing) * (1 + plan.runs),
         "scale": 3 * len(plan.processes) * plan.runs,
         "flat": (len(plan.stored) - 1) * (1 + 2 * plan.runs),
         "reads": 3 * plan.runs,

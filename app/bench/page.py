@@ -54,6 +54,10 @@ processor and memory are those of these processes, without PostgreSQL. *Storm*: 
 batches of 100, from the beginning of the first POST until the last webhook has come; *peer*:
 Alertmanager with the same. *One alert*: from the beginning of the POST that opens it until every
 subscription has its webhook.""",
+    "crisis": """\
+The rate of `ingest` in batches of 1,000 on 16 connections while some of the series fire again and
+again: of each of these an alert is open, which every one of their signals is held against. Nobody is
+subscribed. The two sides are two services that take turns.""",
     "scale": """\
 The rates of `ingest` and `deliver` when several processes, each of which does everything, share one
 PostgreSQL and the load; beside that of one. All of them, PostgreSQL, load and receivers are on the

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_MINUTES_A_SECOND = 400
+"""So many minutes 10,000 series may report in the runs of all measures, for each second of one run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -19,6 +22,7 @@ class Plan:
         marks: alerts opened one after the other in a part of ``latency``.
         background: calm signals a second meanwhile, where it is not idle.
         background_batches: signals in a request of these.
+        firing: series in a hundred that fire in ``crisis``.
         receivers: endpoints of ``deliver``.
         deliveries: owed in a run of ``deliver``.
         subscriptions: that one alert of ``deliver`` is owed to.
@@ -42,6 +46,7 @@ class Plan:
     marks: int = 150
     background: int = 1_000
     background_batches: tuple[int, ...] = (10, 1)
+    firing: tuple[int, ...] = (1, 5, 20)
     receivers: tuple[int, ...] = (1, 50)
     deliveries: int = 4_000
     subscriptions: int = 1_000
@@ -57,11 +62,13 @@ class Plan:
 
     @property
     def spare_minutes(self) -> int:
-        """How long before now the history ends: the runs report the minutes up to now.
+        """How long before now the history ends: the runs report the minutes up to now, the fewer series the
+        more of them.
 
         Generous, and short of the two weeks after which a shipped rule calls a feed stale.
         """
-        return min(13 * 24 * 60, 600 + int(self.seconds * (self.runs + 1) * 500))
+        a_second = max(500, _MINUTES_A_SECOND * 10_000 // self.series)
+        return min(13 * 24 * 60, 600 + int(self.seconds * (self.runs + 1) * a_second))
 
 
 TINY = Plan(
@@ -74,6 +81,7 @@ TINY = Plan(
     marks=5,
     background=100,
     background_batches=(10,),
+    firing=(1, 20),
     receivers=(1, 2),
     deliveries=20,
     subscriptions=6,

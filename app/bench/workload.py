@@ -66,13 +66,20 @@ class Bodies:
     """Makes request bodies by joining bytes: a load generator must not cost what it measures."""
 
     def __init__(
-        self, keys: Sequence[SeriesKey], numbers: Sequence[int], start: datetime, form: Form
+        self,
+        keys: Sequence[SeriesKey],
+        numbers: Sequence[int],
+        start: datetime,
+        form: Form,
+        firing: int = 0,
     ) -> None:
+        """``firing`` of all series, the first ones, report far too much each time."""
         self._numbers = numbers
         self._start = start
         self._form = form
         self._heads = [form.head(keys[number]) for number in numbers]
-        self._tails = [form.tail(value) for value in LEVELS]
+        calm, high = ([form.tail(value + more) for value in LEVELS] for more in (0, MARK))
+        self._tails = [high if number < firing else calm for number in numbers]
 
     def batches(self, size: int, first_minute: int) -> Iterator[bytes]:
         """Bodies without end: series after series, minute after minute."""
@@ -81,7 +88,7 @@ class Bodies:
         while True:
             parts = []
             for _ in range(size):
-                tail = self._tails[(self._numbers[place] + minute) % len(LEVELS)]
+                tail = self._tails[place][(self._numbers[place] + minute) % len(LEVELS)]
                 parts.append(b"".join((self._heads[place], stamp, tail)))
                 place += 1
                 if place == len(self._heads):

@@ -19,6 +19,7 @@ def bench(
             "single",
             "latency",
             "deliver",
+            "crisis",
             "scale",
             "flat",
             "reads",
@@ -56,7 +57,7 @@ def bench(
     """Measures the product beside its bare limits, in processes and a data folder of its own.
 
     With --json prints one object a line, each as soon as it is known; otherwise a table. It never
-    judges a number. `all` takes about twelve minutes.
+    judges a number. `all` takes about thirteen minutes.
     """
     import dataclasses
     from datetime import UTC, datetime

@@ -92,6 +92,19 @@ def test_latency_is_taken_until_another_process_has_the_webhook(tiny: Bed) -> No
     assert lines[0].value <= lines[1].value, "the p50 is above the p99"
 
 
+def test_crisis_stands_beside_the_rate_of_calm(tiny: Bed) -> None:
+    """Two beds are two services; that both sides are the same one here does not change the lines."""
+    ticked: list[None] = []
+    lines = list(accepting.crisis(tiny, tiny, lambda: ticked.append(None)))
+    check(lines, "crisis", "signals/s")
+    assert [line.case for line in lines] == [
+        "batch 50, 1 series in 100 fire, beside none",
+        "batch 50, 20 series in 100 fire, beside none",
+    ]
+    assert len(ticked) == measures.ticks(["crisis"], TINY)
+    assert tiny.sql("SELECT count(*) FROM alerts WHERE state = 'open' AND exercise = ''") >= 20
+
+
 def test_deliver_sends_everything_that_is_owed_to_each_receiver(tiny: Bed) -> None:
     ticked: list[None] = []
     before = tiny.ask("GET", "/v1/alerts?limit=1")
