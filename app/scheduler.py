@@ -96,8 +96,8 @@ def sweep_duty(database: Database, policy: Policy, every_seconds: float) -> Duty
     """Judges what is due by time alone."""
 
     async def sweep(now: datetime) -> dict[str, object]:
-        found = await evaluate.sweep(database, policy, now)
-        return {"transitions": found.transitions} if found.transitions else {}
+        moved = await evaluate.sweep(database, policy, now)
+        return {"transitions": moved} if moved else {}
 
     return Duty("sweep.judged", every_seconds, sweep)
 

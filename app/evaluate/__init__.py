@@ -245,18 +245,17 @@ def _calm(
     return Calm.of(screens, brief.reach, newest, observations, grounds)
 
 
-async def sweep(database: Database, policy: Policy, now: datetime) -> Evaluation:
+async def sweep(database: Database, policy: Policy, now: datetime) -> int:
     """Judges what is due by time alone: feeds gone quiet, announced measures, lasting warnings,
-    shelves that have ended, and what is beyond the limit of open alerts.
+    shelves that have ended, and what is beyond the limit of open alerts. Gives the number of transitions.
     """
     policy = policy.as_it_stands()
     await _sweep_silence(database, policy, now)
-    evaluation = await _sweep_alerts(database, policy, now)
-    await _sweep_overflow(database, policy, now)
-    return evaluation
+    moved = await _sweep_alerts(database, policy, now)
+    return moved + await _sweep_overflow(database, policy, now)
 
 
-async def _sweep_overflow(database: Database, policy: Policy, now: datetime) -> None:
+async def _sweep_overflow(database: Database, policy: Policy, now: datetime) -> int:
     """Tells, in one summary a mechanism and sector, of the alerts beyond the limit."""
     async with database.begin() as connection:
         seen = await store.alerts.all_open(connection, folded=True)
@@ -265,7 +264,7 @@ async def _sweep_overflow(database: Database, policy: Policy, now: datetime) -> 
             if kept.alert.is_folded:
                 folded.setdefault(overflow.summary_scope(scope), []).append(kept.alert)
         if not folded:
-            return
+            return 0
         await store.series.lock_scopes(connection, folded)
         on_file = await loading.on_file(connection, list(folded))
         outcome = Judgement()
@@ -275,10 +274,11 @@ async def _sweep_overflow(database: Database, policy: Policy, now: datetime) -> 
             if profile is not None:
                 published = overflow.summarise(profile, scope, told, alerts, policy.catalogue, now)
                 outcome.published += [published] if published else []
-        await writing.write(connection, policy, outcome, on_file, now)
+        found = await writing.write(connection, policy, outcome, on_file, now)
+    return found.tell()
 
 
-async def _sweep_alerts(database: Database, policy: Policy, now: datetime) -> Evaluation:
+async def _sweep_alerts(database: Database, policy: Policy, now: datetime) -> int:
     """First what is unheard, in one transaction; then the open alerts, a few at a time, so that neither
     other requests nor other writers wait until ten thousand are judged.
     """
@@ -289,14 +289,15 @@ async def _sweep_alerts(database: Database, policy: Policy, now: datetime) -> Ev
         scopes = {p.scope_of(t.key) for t in unheard for p, _ in t.questions}
         if heard:
             await store.series.lock(connection, [store.series.lane_of_series(s) for s in heard])
-        evaluation = await _sweep_scopes(connection, policy, scopes, heard, now)
+        found = await _sweep_scopes(connection, policy, scopes, heard, now)
         seen = [s for s in await store.alerts.open_scopes(connection) if s not in scopes]
+    moved = found.tell()
     for first in range(0, len(seen), _SCOPES_AT_ONCE):
         some = seen[first : first + _SCOPES_AT_ONCE]
         async with database.begin() as connection:
             found = await _sweep_scopes(connection, policy, some, (), now)
-        evaluation.transitions += found.transitions
-    return evaluation
+        moved += found.tell()
+    return moved
 
 
 async def _sweep_scopes(

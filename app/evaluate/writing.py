@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from alerts import payloads, routing
 from alerts.findings import Finding
-from alerts.lifecycle import Alert, AlertState, EventType
+from alerts.lifecycle import Alert, AlertState, EventType, Transition
 from alerts.mechanisms import Scope
 from alerts.overflow import is_summary
 from alerts.routing import Reached, SubscriptionId
@@ -36,13 +36,27 @@ def nothing_offered(_: Collection[SubscriptionId]) -> None:
 
 @dataclass(slots=True)
 class Evaluation:
-    """What came of it: the alerts each series moved, how many transitions there were, and of what is owed
-    for them that which a worker of this process has claimed.
+    """What came of it: the alerts each series moved, the transitions with the alerts after them, and of what
+    is owed for them that which a worker of this process has claimed.
     """
 
     refs: dict[SeriesId, list[str]] = field(default_factory=dict)
-    transitions: int = 0
+    moves: list[tuple[Alert, Transition]] = field(default_factory=list)
     taken: Taken | None = None
+
+    def tell(self) -> int:
+        """Says what has moved, in lines and numbers, once that is committed; gives how many transitions."""
+        for alert, transition in self.moves:
+            telemetry.transitions.labels(alert.scope.mechanism, transition.type.value).inc()
+            telemetry.line(
+                "alert.moved",
+                ref=alert.ref,
+                type=transition.type.value,
+                severity=alert.severity.name,
+                alert_level=alert.level.name,
+                observed_at=transition.at.isoformat(),
+            )
+        return len(self.moves)
 
 
 async def prepare(
@@ -90,7 +104,7 @@ async def write(
     for mechanism in outcome.held_back:
         telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
     open_ids = {scope: kept.id for scope, kept in on_file.items()}
-    evaluation = Evaluation(transitions=len(outcome.published))
+    evaluation = Evaluation()
     writes: list[Write] = []
     debts: list[Debt] = []
     rendered: dict[int, str] = {}
@@ -167,15 +181,7 @@ async def _draw_up(
             refs_of = evaluation.refs.setdefault(series, [])
             if ref not in refs_of:
                 refs_of.append(ref)
-        telemetry.transitions.labels(published.scope.mechanism, transition.type.value).inc()
-        telemetry.line(
-            "alert.moved",
-            ref=ref,
-            type=transition.type.value,
-            severity=alert.severity.name,
-            alert_level=alert.level.name,
-            observed_at=transition.at.isoformat(),
-        )
+        evaluation.moves.append((alert, transition))
     for scope, why in outcome.restated.items():  # Of a scope's alerts, the one that is open now.
         alert_id, *_ = standing[scope]
         alert = latest[alert_id] if alert_id in latest else on_file[scope].alert

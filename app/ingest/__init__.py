@@ -19,7 +19,7 @@ from alerts.signals import PartnerId, SeriesId, SeriesKey
 from app import evaluate, store, telemetry
 from app.database import Database, DatabaseAway, Driver
 from app.evaluate import ScopesNeeded
-from app.evaluate.writing import Offering, nothing_offered
+from app.evaluate.writing import Evaluation, Offering, nothing_offered
 from app.ingest import calm, ledger
 from app.ingest.arriving import Arrival, Status
 from app.ingest.calm import Glance, Overtaken, Request
@@ -296,7 +296,7 @@ class Intake:
                     await self._doubt(connection, parts)
                     glance = self._look(requests, touched, in_vain, now)
                     at_once = len(glance.rows)
-                    results, taken = await accept_signals(
+                    results, found = await accept_signals(
                         connection,
                         self._policy,
                         requests,
@@ -318,8 +318,9 @@ class Intake:
                 pass  # The month has a partition now.
             else:
                 self._overtaken = max(0, self._overtaken - 1)
-                if taken is not None and self._worker is not None:
-                    self._worker.take(taken)
+                if found.taken is not None and self._worker is not None:
+                    self._worker.take(found.taken)
+                found.tell()
                 self._recall.committed(touched)
                 telemetry.signals_at_a_glance.inc(at_once)
                 telemetry.signals_at_a_closer_look.inc(len(glance.rows) - at_once)
@@ -374,7 +375,7 @@ async def accept_signals(
     glance: Glance,
     scopes: frozenset[Scope] = frozenset(),
     offer: Offering = nothing_offered,
-) -> tuple[list[Outcome], Taken | None]:
+) -> tuple[list[Outcome], Evaluation]:
     """Stores and judges the arrivals of many requests at once; does not commit.
 
     Args:
@@ -387,7 +388,7 @@ async def accept_signals(
             need be.
         scopes: whose lanes are locked too.
         offer: says what a worker of this process takes at once of what comes to be owed; it must be given
-            what is returned once that is committed.
+            what it took once that is committed.
 
     Raises:
         SeriesLost: forget all that was known.
@@ -397,7 +398,7 @@ async def accept_signals(
     """
     if not glance.others:
         await calm.keep(connection, glance, recall)
-        return _all_accepted(requests), None
+        return _all_accepted(requests), Evaluation()
     about = {
         scope
         for _, arrivals in glance.left_of(requests)[1]
@@ -413,7 +414,7 @@ async def accept_signals(
     if glance.rows:
         await calm.keep(connection, glance, recall)
     if not glance.others:
-        return _all_accepted(requests), None
+        return _all_accepted(requests), Evaluation()
     places, left = glance.left_of(requests)
     book = await ledger.open_ledger(connection, states, left)
     told = [
@@ -445,7 +446,7 @@ async def accept_signals(
         for place, status in zip(places_of, told_of, strict=True):
             statuses[place] = status
         results.append((statuses, _refs(series, found.refs)))
-    return results, found.taken
+    return results, found
 
 
 def _all_accepted(requests: Sequence[Request]) -> list[Outcome]:

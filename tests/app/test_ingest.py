@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from alerts.lifecycle import AlertState
 from alerts.signals import PartnerId, Sample, SeriesKey, Severity
@@ -123,6 +125,35 @@ async def test_a_breach_opens_an_alert_in_the_transaction_that_stores_it(
     assert await _open(database) == {"semiconductors/chips/": Severity.moderate}
     assert await _count(database, "transitions") == 2
     assert await _count(database, "alert_signals") == 2
+
+
+async def test_an_alert_is_told_of_once_it_is_committed_and_not_before(
+    intake: Intake, database: Database
+) -> None:
+    async with database.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE 'refused at commit'; END $$"
+            )
+        )
+        await connection.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER refused AFTER INSERT ON alerts "
+                "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()"
+            )
+        )
+    with capture_logs() as lines, pytest.raises(asyncpg.RaiseError, match="refused at commit"):
+        await intake.accept([lead_time(month(3), 16.0)], NOW)
+    assert "alert.moved" not in [line["event"] for line in lines]
+    async with database.begin() as connection:
+        await connection.execute(text("DROP TRIGGER refused ON alerts"))
+    with capture_logs() as lines:
+        await intake.accept([lead_time(month(3), 16.0)], NOW)
+    moved = [line for line in lines if line["event"] == "alert.moved"]
+    assert [(line["ref"], line["type"]) for line in moved] == [
+        ("TTC-SEMI-2026-0001", "alert.opened")
+    ]
 
 
 async def test_a_batch_that_ends_an_open_alert_and_begins_the_next_is_accepted(
