@@ -346,7 +346,7 @@ class Embedded:
         if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
         self._log.touch(mode=0o600)
-        self._programs.hand_over(self._log)
+        self._programs.hand_over(self._log.resolve())  # It may be a link to where logs are kept.
         while True:
             began = self._log.stat().st_size
             log = str(self._log)

@@ -222,6 +222,17 @@ def test_a_server_that_will_not_start_says_why(folder: Path) -> None:
         Embedded(folder, options={"no_such_setting": "1"}).start()
 
 
+def test_a_log_that_is_a_link_is_written_where_it_leads(folder: Path) -> None:
+    """Run as root, the file is handed over to whom the server runs as, and not the link."""
+    folder.chmod(0o755)  # Else a server of root's may write everywhere.
+    kept = folder / "kept.log"
+    (folder / "postgres.log").symlink_to(kept)
+    server = _server(folder)
+    server.start()
+    server.stop()
+    assert "ready to accept connections" in kept.read_text()
+
+
 @pytest.mark.parametrize(
     ("memory_gb", "expected", "because"),
     [
