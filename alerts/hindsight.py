@@ -113,7 +113,7 @@ def judge_again(
     bench.run()
     for track in tracks:
         track.views.update(future[track.series].views)
-    return bench.outcome
+    return bench.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,7 @@ def _corrected(
             has_ended=_has_ended(docket, past),
         )
         correcting.follow(scope, steps, cause)
+        correcting.finish()
     corrected = correcting.dockets[scope]
     if corrected.alert is None:
         outcome.feeds.clear()

@@ -57,7 +57,7 @@ def judge(
     """
     bench = Bench(dockets, catalogue, now, {t.series: t for t in tracks})
     bench.run()
-    return bench.outcome
+    return bench.finish()
 
 
 def judge_time(
@@ -79,7 +79,7 @@ def judge_time(
         profile = by_id.get(scope.mechanism)
         if profile is not None and dockets[scope].alert is not None:
             bench.consider(profile, scope, Cause(Occasion.time, now))
-    return bench.outcome
+    return bench.finish()
 
 
 def judge_silence(tracks: Iterable[Track], now: datetime) -> dict[FindingKey, Finding]:
@@ -127,6 +127,7 @@ class Bench:
         default_factory=dict
     )
     _moved: set[SeriesId] = field(default_factory=set)
+    _outdated: set[Scope] = field(default_factory=set)
 
     def run(self) -> None:
         """Takes what is new on all tracks together, in the order it was observed.
@@ -419,7 +420,7 @@ class Bench:
         self.follow(scope, steps, cause)
 
     def follow(self, scope: Scope, steps: Sequence[lifecycle.Step], cause: Cause) -> None:
-        """Publishes what machine B decided, lets go of what is over, restates what is not."""
+        """Publishes what machine B decided and lets go of what is over."""
         docket = self.dockets[scope]
         evidence = [docket.evidence[k] for k in sorted(docket.evidence)]
         for step in steps:
@@ -429,15 +430,24 @@ class Bench:
         if docket.alert.state is AlertState.resolved:
             self._release(scope, docket, cause)
         elif not steps:
-            self._restate(scope, docket.alert, evidence)
+            self._outdated.add(scope)
 
-    def _restate(self, scope: Scope, alert: Alert, evidence: Sequence[Evidence]) -> None:
-        """Keeps an open alert's sentence true to its newest observation, between transitions."""
-        said = [frozen(e, alert.opened_at) for e in evidence]
-        why = explanation.why(said, self._sentence, alert.state)
-        if why != alert.why:
-            self.outcome.restated[scope] = why
-            self.dockets[scope].alert = replace(alert, why=why)
+    def finish(self) -> Judgement:
+        """What came of it all. The sentences of open alerts are made true to their newest observation here,
+        once, though many may have been taken since the last transition.
+        """
+        for scope in sorted(self._outdated):
+            docket = self.dockets[scope]
+            if docket.alert is None:
+                continue
+            evidence = [docket.evidence[k] for k in sorted(docket.evidence)]
+            said = [frozen(e, docket.alert.opened_at) for e in evidence]
+            why = explanation.why(said, self._sentence, docket.alert.state)
+            if why != docket.alert.why:
+                self.outcome.restated[scope] = why
+                docket.alert = replace(docket.alert, why=why)
+        self._outdated.clear()
+        return self.outcome
 
     def _publish(
         self,
@@ -475,6 +485,7 @@ class Bench:
         fed_by = () if cause.evidence is None else ((cause.evidence.series, cause.at),)
         self.outcome.published.append(Published(scope, alert, transition, tuple(evidence), fed_by))
         self.outcome.restated.pop(scope, None)
+        self._outdated.discard(scope)
         docket.alert = alert
 
     def _describe(self, evidence: Evidence) -> Mapping[str, object]:

@@ -75,6 +75,25 @@ def test_an_alert_resolves_and_another_opens_within_one_batch() -> None:
     assert list(here.alerts.values()) == [second]
 
 
+def test_an_open_alert_says_its_newest_observation_and_is_put_into_words_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = Desk([ALL])
+    here.post(*weeks("2021-03-01", 15))
+    put_into_words: list[object] = []
+    say = explanation.why
+
+    def counted(*given: object) -> str:
+        put_into_words.append(given)
+        return say(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(explanation, "why", counted)
+    here.post(*weeks("2021-03-02", 15.5, 15.75, 15.25))
+    assert here.types() == ["opened"]
+    assert "15.25 weeks" in here.alert.why
+    assert len(put_into_words) == 1
+
+
 def test_what_a_batch_changed_is_what_is_remembered() -> None:
     here = Desk([ALL])
     here.post(*weeks("2021-03-01", 12, 13))
