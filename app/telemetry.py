@@ -113,6 +113,11 @@ rules_refused = Gauge(
     "Rules that are kept and cannot be used: unreadable to this version, or unsound.",
     registry=REGISTRY,
 )
+lines_lost = Counter(
+    "forewarn_log_lines_lost",
+    "Lines of the log that could not be written.",
+    registry=REGISTRY,
+)
 sweeps = Counter(
     "forewarn_sweeps",
     "Duties done because time passed, by outcome: done, failed, away.",
@@ -231,10 +236,17 @@ def configure(level: str, form: Literal["json", "console"]) -> None:
 
 
 class _StandardError:
-    """Whatever standard error is when a line is written: it writes at the end of every line."""
+    """Whatever standard error is when a line is written: it writes at the end of every line.
+
+    A line that cannot be written, on a full disk or to whoever has gone, is lost and counted: the work that
+    it tells of goes on.
+    """
 
     def msg(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        try:
+            sys.stderr.write(f"{text}\n")
+        except OSError:
+            lines_lost.inc()
 
     debug = info = warning = error = critical = msg
 

@@ -85,9 +85,8 @@ class Envelope:
             await problem.answer(request_id)(scope, receive, sending)
         finally:
             body.let_go()
-            del state[
-                "body"
-            ]  # Else it and the server's request hold each other until the collector comes by.
+            # Else it and the server's request hold each other until the collector comes by.
+            del state["body"]
             self._tell(scope, status, perf_counter() - started)
 
     def _limit_of(self, path: str) -> int:

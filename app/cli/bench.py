@@ -57,7 +57,7 @@ def bench(
     """Measures the product beside its bare limits, in processes and a data folder of its own.
 
     With --json prints one object a line, each as soon as it is known; otherwise a table. It never
-    judges a number. `all` takes about thirteen minutes.
+    judges a number. `all` takes about a quarter of an hour.
     """
     import dataclasses
     from datetime import UTC, datetime

@@ -384,7 +384,8 @@ async def _sweep_silence(database: Database, policy: Policy, now: datetime) -> N
         changed, feeds = await _fall_silent(connection, policy, still, now)
         if changed:
             await write(connection, writing.findings_kept(policy, changed, feeds))
-            telemetry.line("findings.fell_silent", findings=len(changed))
+    if changed:
+        telemetry.line("findings.fell_silent", findings=len(changed))
 
 
 async def _fall_silent(

@@ -36,16 +36,24 @@ def nothing_offered(_: Collection[SubscriptionId]) -> None:
 
 @dataclass(slots=True)
 class Evaluation:
-    """What came of it: the alerts each series moved, the transitions with the alerts after them, and of what
-    is owed for them that which a worker of this process has claimed.
+    """What came of it: the alerts each series moved, the transitions with the alerts after them, of what is
+    owed for them that which a worker of this process has claimed; the rules that raised (mechanism, rule,
+    what), and the mechanisms that would have issued but are not in force.
     """
 
     refs: dict[SeriesId, list[str]] = field(default_factory=dict)
     moves: list[tuple[Alert, Transition]] = field(default_factory=list)
     taken: Taken | None = None
+    broken: Sequence[tuple[str, str, str]] = ()
+    held_back: Collection[str] = ()
 
     def tell(self) -> int:
         """Says what has moved, in lines and numbers, once that is committed; gives how many transitions."""
+        for mechanism, rule, said in self.broken:
+            telemetry.rule_failures.labels(mechanism, rule).inc()
+            telemetry.line("rule.failed", level="error", mechanism=mechanism, rule=rule, said=said)
+        for mechanism in self.held_back:
+            telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
         for alert, transition in self.moves:
             telemetry.transitions.labels(alert.scope.mechanism, transition.type.value).inc()
             telemetry.line(
@@ -98,13 +106,8 @@ async def write(
 
     ``offer`` is asked where something is owed; ``prepared`` is what ``prepare`` gave, if called before.
     """
-    for mechanism, rule, said in outcome.broken:
-        telemetry.rule_failures.labels(mechanism, rule).inc()
-        telemetry.line("rule.failed", level="error", mechanism=mechanism, rule=rule, said=said)
-    for mechanism in outcome.held_back:
-        telemetry.line("mechanism.not_in_force", level="warning", mechanism=mechanism)
     open_ids = {scope: kept.id for scope, kept in on_file.items()}
-    evaluation = Evaluation()
+    evaluation = Evaluation(broken=outcome.broken, held_back=outcome.held_back)
     writes: list[Write] = []
     debts: list[Debt] = []
     rendered: dict[int, str] = {}

@@ -387,8 +387,11 @@ async def accept_signals(
         glance: what is surely calm among them; it is stored. The others are looked at closer, and judged if
             need be.
         scopes: whose lanes are locked too.
-        offer: says what a worker of this process takes at once of what comes to be owed; it must be given
-            what it took once that is committed.
+        offer: says what a worker of this process takes at once of what comes to be owed.
+
+    Returns:
+        The outcome of each request; and what came of judging, which must be told, and what was taken of it
+        given to the worker, once that is committed.
 
     Raises:
         SeriesLost: forget all that was known.

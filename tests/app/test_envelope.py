@@ -6,9 +6,10 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import IO, Annotated, Any
 
 import httpx
 import pytest
@@ -123,6 +124,15 @@ def _log(capsys: pytest.CaptureFixture[str]) -> Iterator[list[dict[str, Any]]]:
         telemetry._logger = None
 
 
+@contextmanager
+def _full_disk() -> Iterator[IO[str]]:
+    """A file on a disk without room, written line by line as standard error is."""
+    full = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115 - closing it fails too
+    yield full
+    with suppress(OSError):
+        full.close()
+
+
 def _problem(answer: httpx.Response, slug: str) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = answer.json()
@@ -214,6 +224,22 @@ async def test_a_body_that_trickles_is_not_waited_for(settings: Settings) -> Non
         headers = {"content-type": "application/json"}
         answer = await client.post("/crates", content=trickle(), headers=headers)
     assert "0.2 seconds" in _problem(answer, "too-slow")["detail"]
+
+
+async def test_a_line_that_cannot_be_written_is_lost_and_the_answer_is_not(
+    client: httpx.AsyncClient,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = telemetry.REGISTRY.get_sample_value("forewarn_log_lines_lost_total") or 0
+    with _log(capsys) as lines:
+        with _full_disk() as full, monkeypatch.context() as patch:
+            patch.setattr("sys.stderr", full)
+            answer = await client.get("/crates")
+        await client.get("/crates?limit=2")
+    assert answer.json() == 1
+    assert [line["event"] for line in lines] == ["request.answered"]
+    assert telemetry.REGISTRY.get_sample_value("forewarn_log_lines_lost_total") == lost + 1
 
 
 async def test_a_failure_nobody_expected_shows_nothing_of_our_insides(

@@ -79,9 +79,8 @@ async def test_what_is_left_of_an_attempt_needs_no_collector() -> None:
     """Else it comes every few thousand attempts, and all others wait until it is done."""
     out = Outbound(settings())
     async with endpoint(answers(OK)) as port:
-        await post(
-            f"http://127.0.0.1:{port}/", out
-        )  # Its task made the connection, and stays with it.
+        # The task that made the connection stays with it.
+        await post(f"http://127.0.0.1:{port}/", out)
         gc.disable()
         try:
             attempt = asyncio.create_task(post(f"http://127.0.0.1:{port}/", out))

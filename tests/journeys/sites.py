@@ -86,9 +86,11 @@ def receiving() -> Iterator[Receiver]:
     listening.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield listening
-    server.shutdown()
-    server.server_close()
+    try:
+        yield listening
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @dataclass(slots=True)
