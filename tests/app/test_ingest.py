@@ -127,6 +127,30 @@ async def test_a_breach_opens_an_alert_in_the_transaction_that_stores_it(
     assert await _count(database, "alert_signals") == 2
 
 
+async def test_what_an_open_alert_says_next_stays_on_its_page(
+    intake: Intake, database: Database
+) -> None:
+    """Else each observation of an open alert would write all indexes of alerts."""
+    drills = [CHIPS._replace(exercise=f"drill-{number}") for number in range(100)]
+    for number in range(6):
+        at, weeks = month(3 + number), 16.0 + number / 10
+        await intake.accept([Arrival(AURORA, drill, at, weeks) for drill in drills], NOW)
+    async with database.begin() as connection:
+        said = {kept.alert.why for kept in (await store.alerts.all_open(connection)).values()}
+    assert len(said) == 1
+    assert "16.5 weeks" in said.pop()
+    await database.close()  # What its connections have counted is seen then.
+    async with database.begin() as connection:
+        counts = await connection.execute(
+            text(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'alerts'"
+            )
+        )
+        updated, on_the_page = counts.one()
+    assert updated == 500
+    assert on_the_page > 0.9 * updated
+
+
 async def test_an_alert_is_told_of_once_it_is_committed_and_not_before(
     intake: Intake, database: Database
 ) -> None:
