@@ -14,7 +14,7 @@ works_with = "0006"
 UPGRADE = """
 -- While it is open, an alert says its newest observation. Where the new version of its row has room on the
 -- same page, no index is written: of 2,000 open alerts with eight observations each, in full pages, half to
--- eight in ten new versions went elsewhere; in half-full ones none did, and the table stayed a third as large.
+-- eight in ten new versions went elsewhere; in half-full ones none, and the table stayed a third as large.
 ALTER TABLE alerts SET (fillfactor = 50);
 """
 
