@@ -258,7 +258,9 @@ def mark(scopes: Collection[Scope]) -> Write:
 
 async def states(connection: Transaction, ids: Sequence[SeriesId]) -> dict[SeriesId, SeriesState]:
     """The states of series, by the primary key. Call with their lanes locked to change them."""
-    rows = await driver(connection).fetch(f"SELECT {STATE} {OF_SERIES}", ids)
+    rows = await driver(connection).fetch(
+        f"SELECT {STATE} FROM series_state AS s WHERE series_id = ANY($1::bigint[])", ids
+    )
     return {row[0]: SeriesState(*row) for row in rows}
 
 
@@ -266,10 +268,7 @@ STATE = (
     "series_id, version, last_observed_at, last_value, observations, ring, "
     "EXISTS (SELECT 1 FROM findings AS f WHERE f.series_id = s.series_id)"
 )
-"""SQL: the columns of a ``SeriesState``."""
-
-OF_SERIES = "FROM series_state AS s WHERE series_id = ANY($1::bigint[])"
-"""SQL: where they are."""
+"""SQL: the columns of a ``SeriesState``, of ``series_state AS s``."""
 
 
 async def move(

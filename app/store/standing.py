@@ -9,7 +9,7 @@ from typing import NamedTuple
 from alerts.mechanisms import Scope
 from alerts.signals import SeriesId
 from app.database import Transaction, driver
-from app.store.series import OF_SERIES, SCOPE_VERSIONS, STATE, SeriesState, instant
+from app.store.series import SCOPE_VERSIONS, STATE, SeriesState, instant
 
 _NEVER = -(2**63)
 
@@ -42,18 +42,20 @@ async def standing(
     return Standing(states, (), {})  # The first series is none.
 
 
-# Of each scope asked by itself: joined, the planner might read every alert there is.
 _ENDS = f"""
     ARRAY(
-        SELECT CASE WHEN NOT EXISTS (
-                SELECT FROM alerts AS a
-                WHERE a.state = 'open' AND {" AND ".join(f"a.{n} = w.{n}" for n in Scope._fields)})
-            THEN coalesce((
-                SELECT CAST(extract(epoch FROM e.ended_at) * 1000000 AS bigint) FROM alert_ends AS e
-                WHERE {" AND ".join(f"e.{n} = w.{n}" for n in Scope._fields)}), {_NEVER}) END
+        SELECT CASE WHEN a.id IS NULL THEN coalesce(
+            CAST(extract(epoch FROM e.ended_at) * 1000000 AS bigint), {_NEVER}) END
         FROM unnest({", ".join(f"${n}::text[]" for n in range(2, 2 + len(Scope._fields)))})
             WITH ORDINALITY AS w ({", ".join(Scope._fields)}, nth)
+        LEFT JOIN alerts AS a ON a.state = 'open' AND {" AND ".join(f"a.{n} = w.{n}" for n in Scope._fields)}
+        LEFT JOIN alert_ends AS e ON {" AND ".join(f"e.{n} = w.{n}" for n in Scope._fields)}
         ORDER BY nth)
 """
-_ONCE = "CASE WHEN series_id = ($1::bigint[])[1] THEN {} END"
-_STANDING = f"SELECT {_ONCE.format(SCOPE_VERSIONS)}, {_ONCE.format(_ENDS)}, {STATE} {OF_SERIES}"
+# What is of plain tables is a WITH of its own, which Citus runs first; no series need be sent it twice.
+_STANDING = f"""
+    WITH at_hand AS MATERIALIZED (SELECT {SCOPE_VERSIONS} AS versions, {_ENDS} AS ends)
+    SELECT CASE WHEN series_id = ($1::bigint[])[1] THEN versions END,
+        CASE WHEN series_id = ($1::bigint[])[1] THEN ends END, {STATE}
+    FROM at_hand, series_state AS s WHERE series_id = ANY($1::bigint[])
+"""

@@ -101,6 +101,10 @@ def _breaches(tables: Tables, query: Node) -> Iterator[str]:
             and any(_merges(n) for n in _nodes(inner) if n["node"] == "QUERY")
         ):
             yield "an aggregate within a LATERAL of a function's rows"
+    if any(row.get("relid") in tables.hot for row in _range(query)):
+        for link in _nodes(query["targetList"], into_queries=False):
+            if "subselect" in link and _reads_plain(tables, link["subselect"]):
+                yield "a column from plain tables beside tables by series"
     for link in _nodes(query, into_queries=False):
         inner = link.get("subselect")
         if inner and _reads(tables, inner):
@@ -155,6 +159,13 @@ def _spoken_of(query: Node, inner: Any) -> list[Node]:
 
 def _reads(tables: Tables, query: Any) -> bool:
     return any(n["node"] == "RANGETBLENTRY" and n.get("relid") in tables.hot for n in _nodes(query))
+
+
+def _reads_plain(tables: Tables, query: Any) -> bool:
+    """Whether it reads a table that is on one machine alone."""
+    spread = {*tables.hot, tables.everywhere}
+    rows = [n for n in _nodes(query) if n["node"] == "RANGETBLENTRY" and n["rtekind"] == _RELATION]
+    return any(row["relid"] not in spread for row in rows)
 
 
 def _written(query: Node) -> str | None:

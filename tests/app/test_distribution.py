@@ -183,11 +183,14 @@ OFFENDING = {
         "a subquery about rows that are not by series",
     "WITH RECURSIVE m AS (SELECT min(revision) AS r FROM signals UNION ALL SELECT (SELECT min(revision) "
     "FROM signals WHERE revision > r) FROM m WHERE r < 9) SELECT r FROM m": "WITH RECURSIVE",
+    "SELECT version, ARRAY(SELECT version FROM lanes) FROM series_state WHERE series_id = ANY($1)":
+        "a column from plain tables beside tables by series",
     "COPY (SELECT version FROM series_state WHERE version > 1 FOR UPDATE) TO STDOUT":
         "a lock over many rows",
 }  # fmt: skip
 
 HARMLESS = (
+    "WITH h AS (SELECT ARRAY(SELECT version FROM lanes) AS v) SELECT version, v FROM h, series_state",
     "SELECT version FROM series_state WHERE $1 = series_id AND version > 1 FOR NO KEY UPDATE",
     "SELECT lane FROM lanes WHERE lane = ANY($1) ORDER BY lane FOR NO KEY UPDATE",
     "INSERT INTO alert_numbers VALUES ('X', 1, 1) ON CONFLICT (prefix, year) DO NOTHING RETURNING last",
