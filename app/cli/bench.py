@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,7 +85,10 @@ def bench(
     begun, load_before = datetime.now(UTC), page.load_average()
     where = {"machine": page.machine(), "versions": page.versions(plan)}
     lines = []
-    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
+    with (
+        _stopped_in_order(),
+        Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress,
+    ):
         task = progress.add_task(f"Measuring {measure}", total=measures.ticks(names, plan))
         for line in measures.take(names, plan, lambda: progress.advance(task)):
             lines.append(line)
@@ -97,3 +103,13 @@ def bench(
             write.write_text(page.markdown(lines, occasion), encoding="utf-8")
         except OSError as error:
             saying.failed(f"{write} cannot be written ({error.strerror}).")
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: what was started is stopped, and its folder removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

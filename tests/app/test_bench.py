@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import time
 import typing
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -34,6 +38,7 @@ from app.bench.lines import BenchFailed, Line, compare, quantile
 from app.bench.plan import TINY, Plan
 from app.cli import app as command_line
 from app.cli.bench import bench
+from app.demo import processes
 from app.policy import Policy
 
 FIELDS = ["measure", "case", "value", "unit", "limit", "ratio", "peer", "runs", "low", "high"]
@@ -287,3 +292,36 @@ def test_the_page_has_machine_versions_date_and_every_line() -> None:
     for line in lines:
         assert f"| {line.case} | 2.00 | 1.00 to 3.00 | 4.00 | 0.50 |" in text
     assert str(Path.cwd()) not in text
+
+
+def test_a_bench_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        processes.forewarn("bench", "ingest", "--json"),
+        cwd=tmp_path,
+        env=processes.outside() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 60
+    while not (begun := [p for p in _about(tmp_path) if "app.bench.hand" in p.cmdline()]):
+        assert process.poll() is None
+        assert time.monotonic() < until, "the bench did not begin"
+        time.sleep(0.1)
+    begun += _about(tmp_path)
+    process.terminate()
+    assert process.wait(timeout=60) != 0
+    _, left = psutil.wait_procs(begun, timeout=20)
+    for one in left:
+        one.kill()
+    assert left == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def _about(folder: Path) -> list[psutil.Process]:
+    """The processes that work in a folder, and PostgreSQL below it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd() == str(folder) or str(folder) in " ".join(process.cmdline()):
+                found.append(process)
+    return found
