@@ -169,12 +169,11 @@ def _corrected(
     ]
     if news:
         cause, is_news = max(news, key=_weight)
-        held = [evidence[k] for k in sorted(evidence)]
         steps = lifecycle.correct(
             profile,
             docket.alert,
             hindsight.alert,
-            held,
+            correcting.dockets[scope].in_order(),
             cause,
             now,
             is_news=is_news,

@@ -413,8 +413,7 @@ class Bench:
         """Lets machine B look at a scope and writes down what it does."""
         docket = self.dockets[scope]
         self.outcome.touched.add(scope)
-        evidence = [docket.evidence[k] for k in sorted(docket.evidence)]
-        steps = lifecycle.advance(profile, docket.alert, evidence, cause, self.now)
+        steps = lifecycle.advance(profile, docket.alert, docket.in_order(), cause, self.now)
         if cause.evidence is not None and not profile.in_force(self.now.date()):
             self.outcome.held_back.add(profile.id)
         self.follow(scope, steps, cause)
@@ -422,9 +421,8 @@ class Bench:
     def follow(self, scope: Scope, steps: Sequence[lifecycle.Step], cause: Cause) -> None:
         """Publishes what machine B decided and lets go of what is over."""
         docket = self.dockets[scope]
-        evidence = [docket.evidence[k] for k in sorted(docket.evidence)]
         for step in steps:
-            self._publish(scope, docket, step, cause, evidence)
+            self._publish(scope, docket, step, cause)
         if docket.alert is None:
             return
         if docket.alert.state is AlertState.resolved:
@@ -438,15 +436,13 @@ class Bench:
         """
         for scope in sorted(self._outdated):
             docket = self.dockets[scope]
-            if docket.alert is None:
-                continue
-            evidence = [docket.evidence[k] for k in sorted(docket.evidence)]
-            said = [frozen(e, docket.alert.opened_at) for e in evidence]
-            why = explanation.why(said, self._sentence, docket.alert.state)
-            if why != docket.alert.why:
+            alert = docket.alert
+            assert alert is not None, "Whatever closes it is published."
+            evidence = [frozen(e, alert.opened_at) for e in docket.in_order()]
+            why = explanation.why(evidence, self._sentence, alert.state)
+            if why != alert.why:
                 self.outcome.restated[scope] = why
-                docket.alert = replace(docket.alert, why=why)
-        self._outdated.clear()
+                docket.alert = replace(alert, why=why)
         return self.outcome
 
     def _publish(
@@ -455,11 +451,10 @@ class Bench:
         docket: Docket,
         step: lifecycle.Step,
         cause: Cause,
-        evidence: Sequence[Evidence],
     ) -> None:
         was = docket.alert
         opened_at = step.alert.opened_at
-        evidence = [frozen(e, opened_at) for e in evidence]
+        evidence = [frozen(e, opened_at) for e in docket.in_order()]
         described = [self._describe(e) for e in evidence]  # First: it is put into words there.
         alert = replace(
             step.alert,

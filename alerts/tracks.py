@@ -73,6 +73,10 @@ class Docket:
     alert: Alert | None = None
     evidence: dict[FindingKey, Evidence] = field(default_factory=dict)
 
+    def in_order(self) -> list[Evidence]:
+        """The evidence by series, mechanism and rule: what is said of it is the same in every process."""
+        return [self.evidence[key] for key in sorted(self.evidence)]
+
 
 @dataclass(frozen=True, slots=True)
 class Published:

@@ -20,10 +20,9 @@ from alerts.mechanisms import Scope
 from alerts.signals import Sample, SeriesId
 from app.store.series import (
     RING_SAMPLES,
-    SERIES_LANES,
     SeriesState,
-    lane_of_scope,
     microseconds,
+    place_of_scope,
     samples_of,
 )
 
@@ -51,8 +50,8 @@ class Ground:
     @classmethod
     def of(cls, scope: Scope, versions: Sequence[int], ended: datetime | None) -> Ground:
         """How a scope stands of which no alert is open, by the versions of all scopes' lanes."""
-        lane = lane_of_scope(scope) - SERIES_LANES
-        return cls(scope, lane, versions[lane], None if ended is None else microseconds(ended))
+        place = place_of_scope(scope)
+        return cls(scope, place, versions[place], None if ended is None else microseconds(ended))
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_SERIES_MINUTES_A_SECOND = 4_000_000
+_SERIES_MINUTES_A_SECOND = 5_000_000
 """So many series times minutes may be reported in the runs of all measures, for each second of one run."""
 
 
@@ -67,7 +67,7 @@ class Plan:
 
         Generous, and short of the two weeks after which a shipped rule calls a feed stale.
         """
-        a_second = max(500, _SERIES_MINUTES_A_SECOND // self.series)
+        a_second = _SERIES_MINUTES_A_SECOND // self.series
         return min(13 * 24 * 60, 600 + int(self.seconds * (self.runs + 1) * a_second))
 
 

@@ -77,7 +77,8 @@ async def evaluate_series(
         quiet = {scope: ended for scope, ended in quiet.items() if scope not in about_joint}
     with_findings = [m.series for m in asked if m.state.has_findings]
     kept = await store.findings.of_series(connection, with_findings) if with_findings else []
-    on_file, ended = await _standing(connection, scopes, quiet)
+    on_file, ended = await loading.standing(connection, scopes - quiet.keys())
+    ended |= {s: last for s in scopes if (last := quiet.get(s)) is not None}
     dockets = await loading.dockets(connection, policy, on_file, now)
     questions = [question for found in together.values() for question in found]
     subjects = await loading.subject_tracks(connection, policy, questions, now)
@@ -119,19 +120,8 @@ async def evaluate_series(
 
 def _has_moved(scope: Scope, versions: Sequence[int], held: Mapping[int, int]) -> bool:
     """Whether an alert of the scope's lane opened or ended between ``versions`` and taking the lane."""
-    lane = store.series.lane_of_scope(scope)
-    return held[lane] != versions[lane - store.series.SERIES_LANES]
-
-
-async def _standing(
-    connection: Transaction, scopes: Collection[Scope], quiet: Mapping[Scope, datetime | None]
-) -> tuple[dict[Scope, OnFile], dict[Scope, datetime]]:
-    """As ``loading.standing``; of scopes that are known to be ``quiet``, nothing is asked."""
-    on_file, ended = await loading.standing(connection, set(scopes) - quiet.keys())
-    for scope in scopes:
-        if (last := quiet.get(scope)) is not None:
-            ended[scope] = last
-    return on_file, ended
+    lane, place = store.series.lane_of_scope(scope), store.series.place_of_scope(scope)
+    return held[lane] != versions[place]
 
 
 async def _horizons(

@@ -402,18 +402,14 @@ async def accept_signals(
     if not glance.others:
         await calm.keep(connection, glance, recall)
         return _all_accepted(requests), Evaluation()
-    about = {
-        scope
-        for _, arrivals in glance.left_of(requests)[1]
-        for arrival in arrivals
-        for scope in policy.brief(arrival.key).scopes
-    }
-    standing = await store.standing.standing(connection, sorted(glance.others), about)
+    left_over = glance.left_over(requests)
+    about = {s for came in left_over.values() for s in policy.brief(came[0].key).scopes}
+    standing = await store.standing.read(connection, sorted(left_over), about)
     states = standing.states
     if len(states) < len(glance.others):
         raise SeriesLost
     if not glance.is_last:
-        calm.look_closer(glance, requests, standing, recall, policy, now)
+        calm.look_closer(glance, requests, left_over, standing, recall, policy, now)
     if glance.rows:
         await calm.keep(connection, glance, recall)
     if not glance.others:

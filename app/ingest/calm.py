@@ -8,7 +8,7 @@ looked at again by what the database says of the series.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -60,6 +60,15 @@ class Glance:
             left.append(([series[p] for p in here], [arrivals[p] for p in here]))
         return places, left
 
+    def left_over(self, requests: Sequence[Request]) -> dict[SeriesId, list[Arrival]]:
+        """The same by series: what came of each that the look does not do for, in order."""
+        came: dict[SeriesId, list[Arrival]] = {}
+        for series, arrivals in requests:
+            for s, arrival in zip(series, arrivals, strict=True):
+                if s in self.others:
+                    came.setdefault(s, []).append(arrival)
+        return came
+
 
 def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datetime) -> Glance:
     """Looks at all arrivals; what is remembered of their series is taken.
@@ -96,6 +105,7 @@ def look(requests: Sequence[Request], recall: Recall, policy: Policy, now: datet
 def look_closer(
     found: Glance,
     requests: Sequence[Request],
+    left_over: Mapping[SeriesId, Sequence[Arrival]],
     standing: Standing,
     recall: Recall,
     policy: Policy,
@@ -113,12 +123,8 @@ def look_closer(
     states, versions, quiet = standing
     if any(versions[lane] != version for lane, version in found.versions.items()):
         raise Overtaken
-    arrived: dict[SeriesId, list[Arrival]] = {}
-    for series, arrivals in found.left_of(requests)[1]:
-        for s, arrival in zip(series, arrivals, strict=True):
-            arrived.setdefault(s, []).append(arrival)
     grounds = {scope: Ground.of(scope, versions, ended) for scope, ended in quiet.items()}
-    for s, arrivals in arrived.items():
+    for s, arrivals in left_over.items():
         brief, state = policy.brief(arrivals[0].key), states[s]
         if brief.screens is None or state.has_findings or not grounds.keys() >= brief.scopes:
             continue

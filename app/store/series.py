@@ -206,10 +206,15 @@ def lane_of_series(series: SeriesId) -> int:
     return series % SERIES_LANES
 
 
+def place_of_scope(scope: Scope) -> int:
+    """Where the version of a scope's lane is among ``SCOPE_VERSIONS``."""
+    name = "|".join((scope.mechanism, scope.sector, scope.good, scope.place, scope.exercise))
+    return zlib.crc32(name.encode()) % SERIES_LANES
+
+
 def lane_of_scope(scope: Scope) -> int:
     """The lane whose lock orders all writing of a scope's alert; above every series' lane."""
-    name = "|".join((scope.mechanism, scope.sector, scope.good, scope.place, scope.exercise))
-    return SERIES_LANES + zlib.crc32(name.encode()) % SERIES_LANES
+    return SERIES_LANES + place_of_scope(scope)
 
 
 def locking(lanes: Iterable[int]) -> str:

@@ -24,10 +24,13 @@ class Standing(NamedTuple):
     quiet: dict[Scope, datetime | None]
 
 
-async def standing(
+async def read(
     connection: Transaction, series: Sequence[SeriesId], scopes: Collection[Scope]
 ) -> Standing:
-    """How at least one series stands, and those scopes. Call with the lanes of the series locked."""
+    """Of at least one series, whose lanes must be locked, and of any number of scopes.
+
+    A series that is none has no state; where the first one is none, nothing else is known either.
+    """
     columns = list(map(list, zip(*scopes, strict=True))) or [[]] * len(Scope._fields)
     rows = await driver(connection).fetch(_STANDING, series, *columns)
     states = {row[2]: SeriesState(*row[2:]) for row in rows}
@@ -39,7 +42,7 @@ async def standing(
                 if end is not None
             }
             return Standing(states, versions, quiet)
-    return Standing(states, (), {})  # The first series is none.
+    return Standing(states, (), {})
 
 
 _ENDS = f"""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -47,6 +48,14 @@ async def caller(service: FastAPI) -> AsyncIterator[Callable[..., object]]:
             )
 
         yield connect
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Python's collector stands still during the test: what goes goes because nobody holds it."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import json
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -364,17 +363,17 @@ class Served:
     ("body", "status"), [(LEAD_TIME | {"value": 9.0}, 200), ({"good": "mcu"}, 422)]
 )
 async def test_what_is_left_of_an_answered_request_needs_no_collector(
-    service: FastAPI, aurora: httpx.AsyncClient, body: dict[str, Any], status: int
+    service: FastAPI,
+    aurora: httpx.AsyncClient,
+    no_collector: None,
+    body: dict[str, Any],
+    status: int,
 ) -> None:
     """Else it comes every few thousand requests, and all others wait until it is done."""
-    gc.disable()
-    try:
-        request = Served(aurora, body)
-        await service(request.scope, request.receive, request.send)
-        assert request.status == status
-        left = weakref.ref(request)
-        del request
-        await asyncio.sleep(0)
-        assert left() is None
-    finally:
-        gc.enable()
+    request = Served(aurora, body)
+    await service(request.scope, request.receive, request.send)
+    assert request.status == status
+    left = weakref.ref(request)
+    del request
+    await asyncio.sleep(0)
+    assert left() is None

@@ -165,7 +165,7 @@ async def test_workers_are_replaced_under_load_and_everything_is_sent_once(
     one, other = (replace(site, port=processes.free_port("127.0.0.1")) for _ in range(2))
     partners = Partners(lambda: site.url, cast.aurora)
     with ExitStack() as stack:
-        stack.enter_context(site.serving("api"))
+        api = stack.enter_context(site.serving("api"))
         old = stack.enter_context(one.serving("worker"))
         await asyncio.to_thread(cast.subscribe, receiver)
         async with partners.at_work():
@@ -179,7 +179,13 @@ async def test_workers_are_replaced_under_load_and_everything_is_sent_once(
             await partners.go_on(30)
         assert partners.refused == []
         await all_delivered(site)
+        assert [_sends(process) for process in (api, old)] == [False, True]
     connection = await asyncpg.connect(database_url)
     transitions = await connection.fetchval("SELECT count(*) FROM transitions")
     await connection.close()
     assert len(receiver.ids()) == len(set(receiver.ids())) == transitions > 100
+
+
+def _sends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process has loaded the client of webhooks."""
+    return "aiohttp" in Path(f"/proc/{process.pid}/maps").read_text()
